@@ -1,0 +1,103 @@
+//! The interface to whatever runs a float model on data.
+//!
+//! Calibration and comparison need the values inside a graph, not only its outputs. An executor prepares
+//! a model once and then runs samples on it, from several threads at once, handing each observed value
+//! to a closure while it is alive: nothing is kept, so memory stays flat however many values are watched.
+
+use crate::{Model, OpId, Tensor, ValueId};
+
+/// One sample: an array for each graph input, by name.
+pub type Sample = Vec<(String, Tensor)>;
+
+/// Receives observed values: the position in the list given to [`Execute::prepare`], the dimensions, and
+/// the elements in row-major order.
+pub type Observer<'a> = dyn FnMut(usize, &[usize], &[f32]) + 'a;
+
+/// Something that can run float models.
+pub trait Execute: Sync {
+    /// Its name as users write it.
+    fn name(&self) -> &'static str;
+
+    /// What in `model` this executor cannot run, or is known to run wrong; empty if all is well. Nothing
+    /// is run.
+    fn preflight(&self, model: &Model) -> Vec<Unsupported>;
+
+    /// Makes the model ready to run, with `observe` (values of the main graph) exposed.
+    ///
+    /// # Errors
+    /// If the executor refuses the model.
+    fn prepare<'m>(
+        &'m self,
+        model: &'m Model,
+        observe: &[ValueId],
+    ) -> Result<Box<dyn Session + 'm>, ExecuteError>;
+}
+
+/// A model ready to run. Shared by threads.
+pub trait Session: Sync {
+    /// Runs one sample, calls `observe` once for each observed floating-point value, in any order and
+    /// from the calling thread, and returns the graph outputs in their order.
+    ///
+    /// # Errors
+    /// If an input is missing or of the wrong type or shape, or an operator fails.
+    fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError>;
+}
+
+/// An operator that an executor cannot be trusted with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    /// The operator, in the main graph; for one inside a body, the operator that owns the body.
+    pub op: OpId,
+    /// Its name, or the name of its first result.
+    pub node: String,
+    /// Its type, with the domain if that is not the default.
+    pub op_type: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecuteError {
+    /// The sample does not fit the model's inputs.
+    #[error("input `{input}`: {problem}")]
+    Input {
+        /// Name of the graph input.
+        input: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The executor cannot load or optimise the model.
+    #[error("{executor} cannot load the model: {problem}")]
+    Load {
+        /// Name of the executor.
+        executor: &'static str,
+        /// Its own words, with operator and node where it says them.
+        problem: String,
+    },
+    /// An operator failed on this sample.
+    #[error("{executor} failed to run the model: {problem}")]
+    Run {
+        /// Name of the executor.
+        executor: &'static str,
+        /// Its own words, with operator and node where it says them.
+        problem: String,
+    },
+}
+
+/// Calibration samples, read one at a time.
+pub trait Samples: Sync {
+    /// Number of samples.
+    fn len(&self) -> usize;
+
+    /// True if there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads the sample at a position; called from several threads at once.
+    ///
+    /// # Errors
+    /// A message that names the file and says what is wrong with it.
+    fn get(&self, index: usize) -> Result<Sample, String>;
+}
