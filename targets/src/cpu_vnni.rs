@@ -1,0 +1,239 @@
+//! ONNX Runtime on x86-64 with VNNI (AVX512-VNNI or AVX-VNNI).
+//!
+//! Unsigned activations with signed weights are the one combination with a fast exact kernel there
+//! (`VPDPBUSD`); per-channel weight scales cost nothing. What fuses is a claim about ONNX Runtime's
+//! `qdq_selector_action_transformer.cc` and `qdq_selectors.cc`, release 1.31; the oracle checks it
+//! against what the runtime writes out after optimisation.
+
+use crate::{Cost, Costs, Format, Params, Site, Support, Target};
+use squint_ir::DType;
+use squint_ir::affine::Grid;
+use squint_ops::Class;
+
+/// The target `cpu-vnni`.
+pub(crate) struct CpuVnni;
+
+impl Target for CpuVnni {
+    fn name(&self) -> &'static str {
+        "cpu-vnni"
+    }
+
+    fn description(&self) -> &'static str {
+        "ONNX Runtime on x86-64 CPUs with VNNI: uint8 activations, int8 per-channel weights, QDQ form"
+    }
+
+    fn activations(&self) -> Format {
+        Format { dtype: DType::Uint8, grid: Grid::U8 }
+    }
+
+    fn weights(&self) -> Format {
+        Format { dtype: DType::Int8, grid: Grid::I8_SYMMETRIC }
+    }
+
+    fn min_opset(&self) -> i64 {
+        // DequantizeLinear has an axis, for per-channel weights, since 13.
+        13
+    }
+
+    fn support(&self, site: &Site<'_>) -> Support {
+        if !site.op.is_onnx() {
+            return float("not an ONNX operator: only its own domain knows it");
+        }
+        let activations = site.activations().into_iter().filter_map(|slot| site.operand(slot as usize));
+        for o in activations.chain(site.result()) {
+            match o.fact.dtype {
+                Some(DType::Float) => {}
+                Some(d) if d.is_float() => return float("only float32 activations have integer kernels"),
+                Some(_) => return Support::Plain,
+                None => return float("its element type is unknown"),
+            }
+        }
+        match site.row.class {
+            Class::Contraction => contraction(site),
+            Class::Movement => movement(site),
+            Class::Join => integer("QLinearConcat", Params::Own),
+            Class::MaxPool => max_pool(site),
+            Class::AveragePool => average_pool(site),
+            Class::Binary => binary(site),
+            Class::Clamp => Support::Absorbed,
+            Class::Bounded => bounded(site),
+            Class::Unary if site.op.op_type == "LeakyRelu" => integer("QLinearLeakyRelu", Params::Own),
+            Class::Unary => float("no integer kernel for this function"),
+            Class::Normalization => float("normalisations have no integer kernel"),
+            Class::Reduction => float("reductions have no integer kernel"),
+            Class::Recurrent => float("recurrent layers have no static integer kernel"),
+            Class::Index => Support::Plain,
+            Class::Control => float("bodies of control flow stay float"),
+            Class::Quantized => float("already quantized"),
+            Class::Other if site.op.op_type == "Where" => float("selection between tensors pays only inside an integer region"),
+            Class::Other => float("no integer kernel"),
+        }
+    }
+
+    fn cost(&self, site: &Site<'_>) -> Costs {
+        let out = site.result().and_then(|r| r.elements()).unwrap_or(DEFAULT_ELEMENTS);
+        let inp = site.operand(0).and_then(|r| r.elements()).unwrap_or(out);
+        let pair = |integer: Cost, float: Cost, units: u64| Costs { integer: integer.of(units), float: float.of(units) };
+        match site.row.class {
+            Class::Contraction => contraction_cost(site, inp, out),
+            Class::Movement => pair(COPY_U8, COPY_F32, inp.max(out)),
+            Class::Join => pair(CONCAT_U8, COPY_F32, out),
+            Class::MaxPool | Class::AveragePool => pair(POOL_U8, POOL_F32, inp.max(out)),
+            Class::Binary => pair(BINARY_U8, BINARY_F32, out),
+            Class::Clamp => pair(Cost { call: 0.0, unit: 0.0 }, CLAMP_F32, out),
+            Class::Bounded | Class::Unary => pair(LOOKUP_U8, UNARY_F32, out),
+            _ => pair(UNARY_F32, UNARY_F32, out),
+        }
+    }
+
+    fn conversion_cost(&self, elements: u64) -> (u64, u64) {
+        (QUANTIZE.of(elements), DEQUANTIZE.of(elements))
+    }
+}
+
+/// Assumed for values of unknown size.
+const DEFAULT_ELEMENTS: u64 = 100_000;
+
+// Nanoseconds for a call and an element, one core with AVX512-VNNI. Only ratios matter.
+const QUANTIZE: Cost = Cost { call: 800.0, unit: 0.07 };
+const DEQUANTIZE: Cost = Cost { call: 800.0, unit: 0.07 };
+const COPY_U8: Cost = Cost { call: 800.0, unit: 0.02 };
+const COPY_F32: Cost = Cost { call: 800.0, unit: 0.08 };
+const CONCAT_U8: Cost = Cost { call: 1000.0, unit: 0.05 };
+const POOL_U8: Cost = Cost { call: 1500.0, unit: 0.06 };
+const POOL_F32: Cost = Cost { call: 1500.0, unit: 0.2 };
+const BINARY_U8: Cost = Cost { call: 1500.0, unit: 0.16 };
+const BINARY_F32: Cost = Cost { call: 1000.0, unit: 0.12 };
+const CLAMP_F32: Cost = Cost { call: 800.0, unit: 0.06 };
+const LOOKUP_U8: Cost = Cost { call: 1500.0, unit: 0.25 };
+const UNARY_F32: Cost = Cost { call: 1000.0, unit: 0.30 };
+// Nanoseconds for a call and a multiply–accumulate.
+const DENSE_F32: Cost = Cost { call: 2000.0, unit: 0.018 };
+const DENSE_U8: Cost = Cost { call: 3000.0, unit: 0.0035 };
+const DEPTHWISE_F32: Cost = Cost { call: 2000.0, unit: 0.10 };
+const DEPTHWISE_U8: Cost = Cost { call: 3000.0, unit: 0.06 };
+const REQUANTIZE_UNIT: f64 = 0.08;
+const IM2COL_UNIT: f64 = 0.05;
+
+fn float(reason: &'static str) -> Support {
+    Support::Float { reason }
+}
+
+fn integer(kernel: &'static str, params: Params) -> Support {
+    Support::Integer { kernel, params, float_result: false }
+}
+
+fn contraction(site: &Site<'_>) -> Support {
+    let op = site.op;
+    let Some((_, weight, _)) = site.weight() else {
+        return float("both operands are activations: unsigned times unsigned has no VNNI kernel");
+    };
+    if weight.fact.dtype != Some(DType::Float) {
+        return float("its weight is not float32");
+    }
+    if site.operand(0).is_some_and(|x| x.konst().is_some()) {
+        return float("its data operand is the constant");
+    }
+    if let Some(Some(b)) = site.operands.get(2)
+        && b.konst().is_none()
+    {
+        return float("its bias is not a constant");
+    }
+    match op.op_type.as_str() {
+        "Conv" => Support::Integer { kernel: "QLinearConv", params: Params::Own, float_result: false },
+        "Gemm" => {
+            let plain = op.int("transA").unwrap_or(0) == 0
+                && op.float("alpha").unwrap_or(1.0) == 1.0
+                && op.float("beta").unwrap_or(1.0) == 1.0;
+            let bias_ok = site.operand(2).and_then(|b| b.konst()).is_none_or(|b| gemm_bias_fits(b.dims(), site));
+            match (plain, bias_ok) {
+                (false, _) => float("Gemm with transA, alpha or beta has no integer kernel"),
+                (_, false) => float("the bias of this Gemm is not one number per output"),
+                _ => Support::Integer { kernel: "QGemm", params: Params::Own, float_result: true },
+            }
+        }
+        "MatMul" if site.operand(1).and_then(|w| w.rank()).is_some_and(|r| r < 2) => {
+            float("a matrix times a vector has no integer kernel")
+        }
+        "MatMul" => Support::Integer { kernel: "QLinearMatMul", params: Params::Own, float_result: true },
+        "ConvTranspose" => float("ConvTranspose has no integer kernel"),
+        _ => float("no integer kernel"),
+    }
+}
+
+/// QGemm takes a bias of one number per output column only.
+fn gemm_bias_fits(dims: &[usize], site: &Site<'_>) -> bool {
+    let columns = site.weight().and_then(|(_, w, axis)| Some(w.konst()?.dims()[axis?]));
+    matches!((dims, columns), ([n], Some(c)) | ([1, n], Some(c)) if *n == c)
+}
+
+fn contraction_cost(site: &Site<'_>, inp: u64, out: u64) -> Costs {
+    let macs = site.macs().max(1);
+    let group = site.op.int("group").unwrap_or(1).max(1) as u64;
+    let per_group = site.operand(1).and_then(|w| w.dims.as_ref()).and_then(|d| d.get(1).copied()).unwrap_or(1) as u64;
+    let depthwise = group > 1 && per_group <= 2;
+    let (f, q) = if depthwise { (DEPTHWISE_F32, DEPTHWISE_U8) } else { (DENSE_F32, DENSE_U8) };
+    // Without the symmetric kernel (input channels divisible by 4) the input is unrolled first.
+    let unroll = if !depthwise && per_group % 4 != 0 && site.op.op_type == "Conv" {
+        let window: usize = site.operand(1).and_then(|w| w.dims.as_ref()).map_or(1, |d| d.iter().skip(2).product());
+        (inp as f64 * IM2COL_UNIT * window as f64) as u64
+    } else {
+        0
+    };
+    Costs { integer: q.of(macs) + (out as f64 * REQUANTIZE_UNIT) as u64 + unroll, float: f.of(macs) }
+}
+
+fn movement(site: &Site<'_>) -> Support {
+    let (op, same) = (site.op, Params::SameAsInput);
+    match op.op_type.as_str() {
+        "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Slice" | "Gather" | "GatherElements" | "Expand"
+        | "Tile" | "Flatten" | "DepthToSpace" | "Split" => {
+            if site.operand(0).is_some_and(|x| x.konst().is_some()) {
+                float("it reads a table of constants")
+            } else {
+                integer("moved as uint8", same)
+            }
+        }
+        "Resize" if op.string("mode").unwrap_or("nearest") == "nearest" => integer("moved as uint8", same),
+        "Resize" | "Upsample" => float("Resize interpolates: only nearest has an integer kernel"),
+        "Pad" => float("Pad has no integer kernel"),
+        _ => float("no integer kernel"),
+    }
+}
+
+fn max_pool(site: &Site<'_>) -> Support {
+    let indices = site.results.get(1).is_some_and(Option::is_some);
+    match site.op.op_type.as_str() {
+        "MaxPool" if indices => float("MaxPool with indices has no integer kernel"),
+        // The 8-bit kernel came with operator set 12, and only for up to three spatial axes.
+        "MaxPool" => integer("MaxPool", Params::SameAsInput),
+        _ => float("no integer kernel"),
+    }
+}
+
+fn average_pool(site: &Site<'_>) -> Support {
+    match site.op.op_type.as_str() {
+        "AveragePool" if site.op.ints("dilations").is_some_and(|d| d.iter().any(|x| *x != 1)) => {
+            float("AveragePool with dilations has no integer kernel")
+        }
+        "AveragePool" => integer("QLinearAveragePool", Params::Own),
+        "GlobalAveragePool" => integer("QLinearGlobalAveragePool", Params::Own),
+        _ => float("no integer kernel"),
+    }
+}
+
+fn binary(site: &Site<'_>) -> Support {
+    match site.op.op_type.as_str() {
+        "Add" => integer("QLinearAdd", Params::Own),
+        "Mul" => integer("QLinearMul", Params::Own),
+        _ => float("no integer kernel for this arithmetic"),
+    }
+}
+
+fn bounded(site: &Site<'_>) -> Support {
+    match site.op.op_type.as_str() {
+        "Sigmoid" => integer("QLinearSigmoid", Params::Fixed { lo: 0.0, hi: 255.0 / 256.0 }),
+        "Softmax" => integer("QLinearSoftmax", Params::Fixed { lo: 0.0, hi: 255.0 / 256.0 }),
+        _ => float("no integer kernel for this function"),
+    }
+}

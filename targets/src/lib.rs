@@ -1,0 +1,104 @@
+//! What deployment runtimes execute in integers.
+//!
+//! A [`Target`] answers three questions: which grids activations and weights use, whether an operator with
+//! quantized operands would run in an integer kernel ([`Target::support`]), and what an operator and a
+//! conversion cost ([`Target::cost`]). Targets are keyed by the class of an operator, with exceptions that
+//! each carry their reason; a new target is a new file here and a line in [`TARGETS`].
+
+mod cost;
+mod cpu_vnni;
+mod site;
+
+pub use cost::{Cost, Costs};
+pub use site::{Operand, Site};
+
+use squint_ir::DType;
+use squint_ir::affine::Grid;
+
+/// A deployment runtime on a kind of processor.
+pub trait Target: Sync {
+    /// Name on the command line.
+    fn name(&self) -> &'static str;
+
+    /// One line for `--help`.
+    fn description(&self) -> &'static str;
+
+    /// How activations are quantized.
+    fn activations(&self) -> Format;
+
+    /// How weights are quantized, one scale for each output channel.
+    fn weights(&self) -> Format;
+
+    /// Smallest version of the default operator set in which the emitted graph can be written.
+    fn min_opset(&self) -> i64;
+
+    /// What the runtime does with an operator whose activations are all quantized.
+    fn support(&self, site: &Site<'_>) -> Support;
+
+    /// What it costs to run an operator, in nanoseconds of one core.
+    fn cost(&self, site: &Site<'_>) -> Costs;
+
+    /// What it costs to convert a value of this many elements between float and integers:
+    /// `(quantize, dequantize)` in nanoseconds of one core.
+    fn conversion_cost(&self, elements: u64) -> (u64, u64);
+}
+
+/// An element type with the levels of it that are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// Element type.
+    pub dtype: DType,
+    /// Levels.
+    pub grid: Grid,
+}
+
+/// What a runtime does with an operator between quantized activations.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Support {
+    /// Runs in an integer kernel.
+    Integer {
+        /// The kernel's name in the runtime.
+        kernel: &'static str,
+        /// How parameters of the result relate to those of the operands.
+        params: Params,
+        /// True if the kernel can also leave its result in float.
+        float_result: bool,
+    },
+    /// Disappears into the operator before it when that one runs in integers.
+    Absorbed,
+    /// Runs in float.
+    Float {
+        /// Why, in the user's language.
+        reason: &'static str,
+    },
+    /// Not an operator of activations: nothing to quantize.
+    Plain,
+}
+
+/// How quantization parameters of results are chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Params {
+    /// Results have parameters of their own.
+    Own,
+    /// Results must have exactly the parameters of the first operand.
+    SameAsInput,
+    /// The range of the result is known beforehand.
+    Fixed {
+        /// Smallest element.
+        lo: f32,
+        /// Largest element.
+        hi: f32,
+    },
+}
+
+const TARGETS: &[&dyn Target] = &[&cpu_vnni::CpuVnni];
+
+/// The target of a name.
+pub fn target(name: &str) -> Option<&'static dyn Target> {
+    TARGETS.iter().copied().find(|t| t.name() == name)
+}
+
+/// All targets.
+pub fn targets() -> impl Iterator<Item = &'static dyn Target> {
+    TARGETS.iter().copied()
+}
