@@ -1,0 +1,223 @@
+//! The two passes over the data of a sample: extremes first, then bins; and the window of bins that data
+//! occupies.
+//!
+//! Bins mirror at zero: with width `w = 2^k`, a value `x > 0` falls into bin `trunc(x / w)` and `x < 0` into
+//! `-1 - trunc(|x| / w)`. So bin `i` covers `[i w, (i + 1) w)` on the positive side and `(i w, (i + 1) w]` on
+//! the negative side. Division by a power of two and truncation are exact (also where the quotient
+//! underflows), hence halving the resolution is `i >> 1`: a histogram folded from width `w` to `2 w` equals
+//! the one counted at `2 w`.
+//!
+//! Speed: the first pass and the computation of slots are branch-free loops over fixed-size blocks that
+//! compilers vectorise with the baseline instruction set; the increments go to two interleaved tables of
+//! `u32`, and exact zeros, which rectified activations are full of, are spread over 64 slots, because
+//! incrementing one address again and again waits for the store of the round before.
+
+/// The most bins that a sketch holds. With 8 byte counts this keeps a sketch below 32 KiB.
+pub const MAX_BINS: usize = 4032;
+
+/// Bins are never narrower than `2^-40`: tensors whose values are all below about `1e-12` are zero for our
+/// purpose.
+const FINEST_EXPONENT: i32 = -40;
+
+/// Bins are never narrower than `2^-22` times the power of two below the largest magnitude: finer bins would
+/// be narrower than the spacing of floats there, and an index has to fit the 24 bits of an `f32`.
+const INDEX_BITS: i32 = 22;
+
+/// Slots for exact zeros, ahead of those of the bins; together they fill tables of 4096 slots.
+const ZERO_SLOTS: usize = 64;
+const TABLE_SIZE: usize = ZERO_SLOTS + MAX_BINS;
+const _: () = assert!(TABLE_SIZE.is_power_of_two());
+
+/// Samples of fewer elements are counted without tables, which cost a few microseconds to clear and to add
+/// up.
+const SMALL_SAMPLE: usize = 1 << 14;
+
+/// Elements after which tables of `u32` are added to the counts.
+const TABLE_CAPACITY: usize = 1 << 30;
+
+/// Elements whose slots are computed at a time.
+const BLOCK: usize = 512;
+
+/// The bins that data between two extremes occupies: `n_bins` bins from number `first`, each `2^exponent`
+/// wide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) exponent: i32,
+    pub(crate) first: i32,
+    pub(crate) n_bins: usize,
+}
+
+impl Window {
+    /// The window for data whose exact extremes are `min <= max`: the narrowest bins of which `MAX_BINS`
+    /// suffice.
+    ///
+    /// A function of the extremes alone, and it only coarsens as they move apart; that makes sketches
+    /// independent of the order of data. Exact zeros occupy no bin.
+    pub(crate) fn covering(min: f32, max: f32) -> Window {
+        if min == 0.0 && max == 0.0 {
+            return Window { exponent: FINEST_EXPONENT, first: 0, n_bins: 0 };
+        }
+        let largest = min.abs().max(max.abs());
+        let magnitude = (largest.to_bits() >> 23) as i32 - 127;
+        let mut exponent = (magnitude - INDEX_BITS).max(FINEST_EXPONENT);
+        loop {
+            let inverse = inverse_width(exponent);
+            let first = bin_of(min, inverse);
+            // Where zero is the maximum, all the rest is on the negative side.
+            let last = if max == 0.0 { -1 } else { bin_of(max, inverse) };
+            let n_bins = (last - first + 1) as usize;
+            if n_bins <= MAX_BINS {
+                return Window { exponent, first, n_bins };
+            }
+            exponent += 1;
+        }
+    }
+}
+
+/// The extremes of the data and whether there is a NaN or an infinity in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extremes {
+    pub(crate) min: f32,
+    pub(crate) max: f32,
+    pub(crate) all_finite: bool,
+}
+
+/// Finds the extremes; `min > max` if there is no number at all.
+pub(crate) fn extremes(data: &[f32]) -> Extremes {
+    const LANES: usize = 16;
+    let mut min = [f32::INFINITY; LANES];
+    let mut max = [f32::NEG_INFINITY; LANES];
+    // Zero times a number is zero, zero times an infinity or NaN is NaN.
+    let mut poison = [0.0_f32; LANES];
+    let (chunks, rest) = data.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            let x = chunk[lane];
+            // Comparisons rather than `f32::min`, which would take several instructions for its treatment of
+            // NaN.
+            min[lane] = if x < min[lane] { x } else { min[lane] };
+            max[lane] = if x > max[lane] { x } else { max[lane] };
+            poison[lane] += x * 0.0;
+        }
+    }
+    for (lane, &x) in rest.iter().enumerate() {
+        min[lane] = min[lane].min(x);
+        max[lane] = max[lane].max(x);
+        poison[lane] += x * 0.0;
+    }
+    Extremes {
+        // Adding zero turns a negative zero into a positive one.
+        min: min.into_iter().fold(f32::INFINITY, f32::min) + 0.0,
+        max: max.into_iter().fold(f32::NEG_INFINITY, f32::max) + 0.0,
+        all_finite: !poison.iter().any(|p| p.is_nan()),
+    }
+}
+
+/// Adds finite data, all of it within the window, to the counts of its bins. Returns the number of exact
+/// zeros.
+pub(crate) fn count(data: &[f32], window: Window, counts: &mut [u64]) -> u64 {
+    debug_assert_eq!(counts.len(), window.n_bins);
+    let mut n_zeros = 0;
+    if data.len() < SMALL_SAMPLE {
+        for_each_block(data, window, |slots| {
+            for &slot in slots {
+                // Without a branch, as zeros are unpredictable: a zero adds nothing to some bin.
+                let slot = slot as usize;
+                let is_zero = slot < ZERO_SLOTS;
+                n_zeros += u64::from(is_zero);
+                if let Some(count) = counts.get_mut(if is_zero { slot } else { slot - ZERO_SLOTS }) {
+                    *count += u64::from(!is_zero);
+                }
+            }
+        });
+        return n_zeros;
+    }
+    for part in data.chunks(TABLE_CAPACITY) {
+        let mut even = [0_u32; TABLE_SIZE];
+        let mut odd = [0_u32; TABLE_SIZE];
+        for_each_block(part, window, |slots| {
+            let (pairs, rest) = slots.as_chunks::<2>();
+            // Slots are below the table's size; the remainder tells the compiler so.
+            for pair in pairs {
+                even[pair[0] as usize % TABLE_SIZE] += 1;
+                odd[pair[1] as usize % TABLE_SIZE] += 1;
+            }
+            for &slot in rest {
+                even[slot as usize % TABLE_SIZE] += 1;
+            }
+        });
+        let sum = |slot: usize| u64::from(even[slot]) + u64::from(odd[slot]);
+        n_zeros += (0..ZERO_SLOTS).map(sum).sum::<u64>();
+        for (bin, count) in counts.iter_mut().enumerate() {
+            *count += sum(ZERO_SLOTS + bin);
+        }
+    }
+    n_zeros
+}
+
+/// Hands the table slots of the data, block by block, to `visit`.
+fn for_each_block(data: &[f32], window: Window, mut visit: impl FnMut(&[u32])) {
+    let inverse = inverse_width(window.exponent);
+    let offset = ZERO_SLOTS as i32 - window.first;
+    let mut slots = [0_u32; BLOCK];
+    for block in data.chunks(BLOCK) {
+        for (i, (&x, slot)) in block.iter().zip(&mut slots).enumerate() {
+            let zero_slot = (i % ZERO_SLOTS) as i32;
+            *slot = if x == 0.0 { zero_slot } else { bin_of(x, inverse) + offset } as u32;
+        }
+        visit(&slots[..block.len()]);
+    }
+}
+
+/// The bin of a number that is not zero.
+fn bin_of(x: f32, inverse_width: f32) -> i32 {
+    let sign = x.to_bits() as i32 >> 31;
+    (x * inverse_width) as i32 + sign
+}
+
+/// `2^-exponent`; the exponents of windows lie between -40 and 117.
+fn inverse_width(exponent: i32) -> f32 {
+    f32::from_bits(((127 - exponent) as u32) << 23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_tight() {
+        assert_eq!(Window::covering(0.0, 1.0), Window { exponent: -11, first: 0, n_bins: 2049 });
+        assert_eq!(Window::covering(-1.0, 0.0), Window { exponent: -11, first: -2049, n_bins: 2049 });
+        let narrow = Window::covering(1000.0, 1000.5);
+        assert_eq!((narrow.exponent, narrow.n_bins), (-12, 2049));
+        let constant = Window::covering(7.0, 7.0);
+        assert_eq!((constant.exponent, constant.n_bins), (-20, 1));
+        assert_eq!(Window::covering(f32::MIN, f32::MAX).n_bins, 2048);
+    }
+
+    #[test]
+    fn extremes_see_every_position() {
+        for n in [1, 15, 16, 17, 47] {
+            for i in 0..n {
+                let mut data = vec![-0.0; n];
+                data[i] = 3.0;
+                assert_eq!(extremes(&data).max, 3.0);
+                assert_eq!(extremes(&data).min.to_bits(), if n == 1 { 3.0_f32.to_bits() } else { 0 });
+                data[i] = f32::NAN;
+                assert!(!extremes(&data).all_finite);
+            }
+        }
+    }
+
+    #[test]
+    fn large_and_small_samples_are_counted_alike() {
+        let data: Vec<f32> = (0..SMALL_SAMPLE + 3).map(|i| (i % 1021) as f32 * 0.01 - 2.0).collect();
+        let Extremes { min, max, .. } = extremes(&data);
+        let window = Window::covering(min, max);
+        let (mut at_once, mut in_parts) = (vec![0; window.n_bins], vec![0; window.n_bins]);
+        let zeros = count(&data, window, &mut at_once);
+        let zeros_in_parts: u64 = data.chunks(777).map(|part| count(part, window, &mut in_parts)).sum();
+        assert_eq!((zeros, at_once), (zeros_in_parts, in_parts));
+        assert!(zeros > 0);
+    }
+}

@@ -1,0 +1,396 @@
+//! What calibration remembers of one value: exact counts and extremes, and a histogram of bounded size.
+//!
+//! A sketch is a function of the multiset of samples it has seen, and of nothing else: any order, any
+//! partition and any tree of merges lead to the same bits. What makes it so:
+//! - counts are integers, extremes are exact;
+//! - the histogram's bins are aligned to zero and a power of two wide, and their width follows from the exact
+//!   extremes alone (see `binning.rs`). When an extreme moves, bins fold pairwise, which is exact;
+//! - means are read off the histogram, and sums over samples are kept without rounding (`exact_sum.rs`).
+//!
+//! Exact zeros, infinities and NaN are counted apart and are in no bin. A zero is an honest value, part of
+//! the extremes and of quantiles; infinities and NaN are not.
+//!
+//! Compare the histograms of ONNX Runtime, PyTorch and PPQ, whose bins depend on the batch that came first.
+
+use super::binning::{self, Extremes, Window};
+use super::exact_sum::ExactSum;
+use super::histogram::Histogram;
+
+pub use super::binning::MAX_BINS;
+
+/// The statistics of one value over any number of samples, in less than 32 KiB.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sketch {
+    n_samples: u64,
+    n_numeric_samples: u64,
+    n_zeros: u64,
+    n_nans: u64,
+    n_pos_infs: u64,
+    n_neg_infs: u64,
+    min: f32,
+    max: f32,
+    sum_of_mins: ExactSum,
+    sum_of_maxs: ExactSum,
+    window: Window,
+    counts: Vec<u64>,
+}
+
+/// The state of a [`Sketch`] as plain numbers, for storage; [`Sketch::from_parts`] checks what comes back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SketchParts {
+    /// Calls of [`Sketch::observe`].
+    pub n_samples: u64,
+    /// Samples with at least one finite value.
+    pub n_numeric_samples: u64,
+    /// Values equal to zero, of either sign.
+    pub n_zeros: u64,
+    /// Values that are NaN.
+    pub n_nans: u64,
+    /// Values that are positive infinity.
+    pub n_pos_infs: u64,
+    /// Values that are negative infinity.
+    pub n_neg_infs: u64,
+    /// Least finite value; positive infinity if there is none.
+    pub min: f32,
+    /// Greatest finite value; negative infinity if there is none.
+    pub max: f32,
+    /// Exact sum of the samples' least values: little-endian limbs, in units of `2^-149`.
+    pub sum_of_mins: [u64; 6],
+    /// Exact sum of the samples' greatest values.
+    pub sum_of_maxs: [u64; 6],
+    /// Counts of the bins, lowest first; which bins these are follows from `min` and `max`.
+    pub counts: Vec<u64>,
+}
+
+impl Default for Sketch {
+    fn default() -> Sketch {
+        Sketch::new()
+    }
+}
+
+impl Sketch {
+    /// A sketch of no data.
+    pub fn new() -> Sketch {
+        Sketch {
+            n_samples: 0,
+            n_numeric_samples: 0,
+            n_zeros: 0,
+            n_nans: 0,
+            n_pos_infs: 0,
+            n_neg_infs: 0,
+            min: f32::INFINITY,
+            max: f32::NEG_INFINITY,
+            sum_of_mins: ExactSum::default(),
+            sum_of_maxs: ExactSum::default(),
+            window: Window::covering(0.0, 0.0),
+            counts: Vec::new(),
+        }
+    }
+
+    /// Takes in the values of one sample.
+    pub fn observe(&mut self, data: &[f32]) {
+        self.n_samples += 1;
+        let extremes = binning::extremes(data);
+        if extremes.all_finite {
+            self.observe_finite(data, extremes);
+        } else {
+            let finite = self.set_non_finite_aside(data);
+            self.observe_finite(&finite, binning::extremes(&finite));
+        }
+    }
+
+    /// Takes in what another sketch has seen. Associative and commutative to the bit.
+    pub fn merge(&mut self, other: &Sketch) {
+        // Saturation keeps counts from a hostile file from overflowing, and is associative too.
+        self.n_samples = self.n_samples.saturating_add(other.n_samples);
+        self.n_numeric_samples = self.n_numeric_samples.saturating_add(other.n_numeric_samples);
+        self.n_zeros = self.n_zeros.saturating_add(other.n_zeros);
+        self.n_nans = self.n_nans.saturating_add(other.n_nans);
+        self.n_pos_infs = self.n_pos_infs.saturating_add(other.n_pos_infs);
+        self.n_neg_infs = self.n_neg_infs.saturating_add(other.n_neg_infs);
+        self.sum_of_mins.merge(&other.sum_of_mins);
+        self.sum_of_maxs.merge(&other.sum_of_maxs);
+        if other.min <= other.max {
+            self.cover(other.min, other.max);
+            add_folded(&mut self.counts, self.window, &other.counts, other.window);
+        }
+    }
+
+    /// Number of samples seen.
+    pub fn n_samples(&self) -> u64 {
+        self.n_samples
+    }
+
+    /// Number of finite values seen, zeros included.
+    pub fn n_finite(&self) -> u64 {
+        self.counts.iter().fold(self.n_zeros, |sum, &count| sum.saturating_add(count))
+    }
+
+    /// Number of zeros seen.
+    pub fn n_zeros(&self) -> u64 {
+        self.n_zeros
+    }
+
+    /// Number of infinities and NaN seen.
+    pub fn n_non_finite(&self) -> u64 {
+        self.n_nans.saturating_add(self.n_pos_infs).saturating_add(self.n_neg_infs)
+    }
+
+    /// Least and greatest finite value; `None` if there was none.
+    pub fn extremes(&self) -> Option<(f32, f32)> {
+        (self.min <= self.max).then_some((self.min, self.max))
+    }
+
+    /// Means over samples of their least and of their greatest value; `None` if there was no finite value.
+    pub fn mean_extremes(&self) -> Option<(f32, f32)> {
+        let mean = |sum: &ExactSum| (sum.to_f64() / self.n_numeric_samples as f64) as f32;
+        (self.n_numeric_samples > 0).then(|| (mean(&self.sum_of_mins), mean(&self.sum_of_maxs)))
+    }
+
+    /// Width of a bin, `2^k`.
+    pub fn bin_width(&self) -> f64 {
+        f64::from(self.window.exponent).exp2()
+    }
+
+    /// Number `i` of the first bin of [`bin_counts`](Self::bin_counts), which covers `[i, i + 1]` times the
+    /// width.
+    pub fn first_bin(&self) -> i32 {
+        self.window.first
+    }
+
+    /// Counts of values other than zero, by bin, from the bin of the least to the bin of the greatest value.
+    pub fn bin_counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Estimated mean of the finite values: exact but for the values' position within their bins.
+    pub fn mean(&self) -> Option<f64> {
+        self.moment(|centre| centre)
+    }
+
+    /// Estimated mean of the squares of the finite values.
+    pub fn mean_square(&self) -> Option<f64> {
+        self.moment(|centre| centre * centre)
+    }
+
+    /// Estimated quantile of the finite values for `q` in `[0, 1]`, interpolated within its bin.
+    pub fn quantile(&self, q: f64) -> Option<f32> {
+        self.extremes().map(|_| Histogram::new(self).quantile(q) as f32)
+    }
+
+    /// The state as plain numbers.
+    pub fn to_parts(&self) -> SketchParts {
+        SketchParts {
+            n_samples: self.n_samples,
+            n_numeric_samples: self.n_numeric_samples,
+            n_zeros: self.n_zeros,
+            n_nans: self.n_nans,
+            n_pos_infs: self.n_pos_infs,
+            n_neg_infs: self.n_neg_infs,
+            min: self.min,
+            max: self.max,
+            sum_of_mins: self.sum_of_mins.limbs(),
+            sum_of_maxs: self.sum_of_maxs.limbs(),
+            counts: self.counts.clone(),
+        }
+    }
+
+    /// A sketch from its stored state; `None` if no data could have led to such a state.
+    pub fn from_parts(parts: SketchParts) -> Option<Sketch> {
+        let is_empty = parts.min == f32::INFINITY && parts.max == f32::NEG_INFINITY;
+        let is_negative_zero = |x: f32| x == 0.0 && x.is_sign_negative();
+        let is_numeric = parts.min.is_finite()
+            && parts.max.is_finite()
+            && parts.min <= parts.max
+            && !is_negative_zero(parts.min)
+            && !is_negative_zero(parts.max);
+        let window = match (is_empty, is_numeric) {
+            (true, _) => Window::covering(0.0, 0.0),
+            (_, true) => Window::covering(parts.min, parts.max),
+            _ => return None,
+        };
+        // The extremes themselves have been counted, as zeros or in the outermost bins.
+        let has_extreme = |x: f32, count: Option<&u64>| {
+            if x == 0.0 { parts.n_zeros > 0 } else { count.is_some_and(|&count| count > 0) }
+        };
+        let is_consistent = parts.counts.len() == window.n_bins
+            && (!is_empty || parts.n_zeros == 0)
+            && (is_empty || has_extreme(parts.min, parts.counts.first()))
+            && (is_empty || has_extreme(parts.max, parts.counts.last()))
+            && parts.n_numeric_samples <= parts.n_samples
+            && is_empty == (parts.n_numeric_samples == 0);
+        is_consistent.then(|| Sketch {
+            n_samples: parts.n_samples,
+            n_numeric_samples: parts.n_numeric_samples,
+            n_zeros: parts.n_zeros,
+            n_nans: parts.n_nans,
+            n_pos_infs: parts.n_pos_infs,
+            n_neg_infs: parts.n_neg_infs,
+            min: parts.min,
+            max: parts.max,
+            sum_of_mins: ExactSum::from_limbs(parts.sum_of_mins),
+            sum_of_maxs: ExactSum::from_limbs(parts.sum_of_maxs),
+            window,
+            counts: parts.counts,
+        })
+    }
+
+    fn observe_finite(&mut self, data: &[f32], Extremes { min, max, .. }: Extremes) {
+        if data.is_empty() {
+            return;
+        }
+        self.n_numeric_samples += 1;
+        self.sum_of_mins.add(min);
+        self.sum_of_maxs.add(max);
+        self.cover(min, max);
+        self.n_zeros += binning::count(data, self.window, &mut self.counts);
+    }
+
+    /// Counts infinities and NaN; returns the rest.
+    fn set_non_finite_aside(&mut self, data: &[f32]) -> Vec<f32> {
+        for &x in data.iter().filter(|x| !x.is_finite()) {
+            match x {
+                f32::INFINITY => self.n_pos_infs += 1,
+                f32::NEG_INFINITY => self.n_neg_infs += 1,
+                _ => self.n_nans += 1,
+            }
+        }
+        data.iter().copied().filter(|x| x.is_finite()).collect()
+    }
+
+    /// Widens the extremes, and the histogram to its window for them.
+    fn cover(&mut self, min: f32, max: f32) {
+        let (min, max) = (self.min.min(min), self.max.max(max));
+        if (min, max) == (self.min, self.max) {
+            return;
+        }
+        (self.min, self.max) = (min, max);
+        let window = Window::covering(min, max);
+        if window != self.window {
+            let mut counts = vec![0; window.n_bins];
+            add_folded(&mut counts, window, &self.counts, self.window);
+            (self.window, self.counts) = (window, counts);
+        }
+    }
+
+    fn moment(&self, power: impl Fn(f64) -> f64) -> Option<f64> {
+        let width = self.bin_width();
+        let sum: f64 = (self.window.first..)
+            .zip(&self.counts)
+            .map(|(bin, &count)| count as f64 * power((f64::from(bin) + 0.5) * width))
+            .sum();
+        self.extremes().map(|_| sum / self.n_finite() as f64)
+    }
+}
+
+/// Adds counts of a window to those of a window that covers it with bins of the same width or wider.
+fn add_folded(counts: &mut [u64], window: Window, finer_counts: &[u64], finer: Window) {
+    let shift = window.exponent - finer.exponent;
+    for (bin, &count) in (finer.first..).zip(finer_counts) {
+        let slot = ((bin >> shift.min(31)) - window.first) as usize;
+        counts[slot] = counts[slot].saturating_add(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn sketch_of(samples: &[Vec<f32>]) -> Sketch {
+        let mut sketch = Sketch::new();
+        samples.iter().for_each(|sample| sketch.observe(sample));
+        sketch
+    }
+
+    /// Values from everyday ones to every bit pattern.
+    fn value() -> impl Strategy<Value = f32> {
+        prop_oneof![
+            6 => -10.0_f32..10.0,
+            2 => Just(0.0),
+            1 => -1e-3_f32..1e5,
+            1 => any::<u32>().prop_map(f32::from_bits),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn order_partition_and_merge_tree_do_not_matter(
+            tagged in vec((vec(value(), 0..40), any::<u32>(), 0..4_usize), 0..12),
+        ) {
+            let samples: Vec<_> = tagged.iter().map(|(sample, ..)| sample.clone()).collect();
+            let expected = sketch_of(&samples).to_bytes();
+
+            let mut shuffled = tagged.clone();
+            shuffled.sort_by_key(|(_, key, _)| *key);
+            let mut shards: Vec<Sketch> = (0..4)
+                .map(|shard| {
+                    let part: Vec<_> =
+                        shuffled.iter().filter(|(.., s)| *s == shard).map(|(sample, ..)| sample.clone()).collect();
+                    sketch_of(&part)
+                })
+                .collect();
+            let merge = |a: &Sketch, b: &Sketch| { let mut m = a.clone(); m.merge(b); m };
+            let balanced = merge(&merge(&shards[0], &shards[1]), &merge(&shards[2], &shards[3]));
+            prop_assert_eq!(&balanced.to_bytes(), &expected);
+            shards.reverse();
+            let chain = shards.iter().fold(Sketch::new(), |sum, shard| merge(&sum, shard));
+            prop_assert_eq!(chain.to_bytes(), expected);
+        }
+
+        #[test]
+        fn values_within_a_sample_may_come_in_any_order(mut sample in vec(value(), 0..200)) {
+            let forward = sketch_of(std::slice::from_ref(&sample));
+            sample.reverse();
+            prop_assert_eq!(forward.to_bytes(), sketch_of(&[sample]).to_bytes());
+        }
+
+        #[test]
+        fn everything_is_counted_once(sample in vec(value(), 0..300)) {
+            let sketch = sketch_of(std::slice::from_ref(&sample));
+            prop_assert_eq!(sketch.n_finite() + sketch.n_non_finite(), sample.len() as u64);
+            prop_assert_eq!(sketch.n_zeros(), sample.iter().filter(|&&x| x == 0.0).count() as u64);
+            prop_assert!(sketch.bin_counts().len() <= MAX_BINS);
+        }
+
+        #[test]
+        fn quantiles_are_right_to_within_a_bin(sample in vec(-100.0_f32..100.0, 1..300), q in 0.0..=1.0_f64) {
+            let sketch = sketch_of(std::slice::from_ref(&sample));
+            let mut sorted = sample;
+            sorted.sort_by(f32::total_cmp);
+            let rank = q * sorted.len() as f64;
+            let below = sorted[(rank - 1.0).ceil().max(0.0) as usize];
+            let above = sorted[(rank.ceil() as usize).min(sorted.len() - 1)];
+            let estimate = f64::from(sketch.quantile(q).expect("data"));
+            let slack = sketch.bin_width() * 1.001;
+            prop_assert!(estimate >= f64::from(below) - slack && estimate <= f64::from(above) + slack);
+        }
+    }
+
+    #[test]
+    fn rectified_data_wastes_no_bins() {
+        let sketch = sketch_of(&[(0..1000).map(|i| (i as f32 - 500.0).max(0.0)).collect()]);
+        assert_eq!((sketch.first_bin(), sketch.n_zeros()), (0, 501));
+        assert!(sketch.bin_counts().len() > MAX_BINS / 2 - 1);
+    }
+
+    #[test]
+    fn means_over_samples_and_values() {
+        let sketch = sketch_of(&[vec![-1.0, 2.0], vec![f32::NAN], vec![-3.0, 0.0, 4.0], vec![]]);
+        assert_eq!(sketch.n_samples(), 4);
+        assert_eq!(sketch.mean_extremes(), Some((-2.0, 3.0)));
+        let (mean, square) = (sketch.mean().expect("data"), sketch.mean_square().expect("data"));
+        assert!((mean - 0.4).abs() < sketch.bin_width() && (square - 6.0).abs() < 0.02, "{mean} {square}");
+        assert_eq!((Sketch::new().mean(), Sketch::new().quantile(0.5)), (None, None));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let full = sketch_of(&[vec![1e-30, -1.0, 0.96], vec![0.1; 9]]);
+        assert_eq!(full.bin_counts().len(), 4016);
+        assert!(MAX_BINS * size_of::<u64>() + size_of::<Sketch>() <= 32 << 10);
+        let widest = sketch_of(&[vec![f32::MIN, 1e-45, f32::MAX]]);
+        assert_eq!(widest.bin_counts().len(), 2048);
+    }
+}

@@ -1,0 +1,79 @@
+//! What the user asks of the compiler.
+
+use crate::calibration::Method;
+use crate::calibration::weights::WeightMethod;
+
+/// Options of a compilation. Everything that changes the output stands here and in the recipe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Name of the target, see `squint_targets::target`.
+    pub target: String,
+    /// How activation ranges are chosen.
+    pub method: Method,
+    /// How the ranges of weights are chosen.
+    pub weight_method: WeightMethod,
+    /// Nodes kept in float, by exact name or by a pattern with `*`.
+    pub keep_float: Vec<String>,
+    /// Largest tensor, in elements, that constant folding makes.
+    pub fold_limit: usize,
+    /// Worker threads for calibration; `None` for one per core.
+    pub threads: Option<usize>,
+}
+
+impl Config {
+    /// The default compilation for a target.
+    pub fn new(target: &str) -> Config {
+        Config {
+            target: target.into(),
+            method: Method::Auto,
+            weight_method: WeightMethod::MinMax,
+            keep_float: Vec::new(),
+            fold_limit: 4 << 20,
+            threads: None,
+        }
+    }
+
+    /// True if the user wants the node of this name in float.
+    pub fn keeps_float(&self, node: &str) -> bool {
+        self.keep_float.iter().any(|p| glob(p.as_bytes(), node.as_bytes()))
+    }
+}
+
+/// Matches a name against a pattern in which `*` stands for any run of characters. Linear: on a mismatch
+/// only the last star is tried again.
+fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n, mut star) = (0, 0, None);
+    while n < name.len() {
+        if p < pattern.len() && pattern[p] == b'*' {
+            star = Some((p, n));
+            p += 1;
+        } else if p < pattern.len() && pattern[p] == name[n] {
+            p += 1;
+            n += 1;
+        } else if let Some((sp, sn)) = star {
+            star = Some((sp, sn + 1));
+            p = sp + 1;
+            n = sn + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_match_any_run() {
+        let mut c = Config::new("cpu-vnni");
+        c.keep_float = vec!["/head/*/conv".into(), "exact".into()];
+        assert!(c.keeps_float("/head/2/conv"));
+        assert!(c.keeps_float("exact"));
+        assert!(!c.keeps_float("/head/2/conv_1"));
+        assert!(!c.keeps_float("exactly"));
+        c.keep_float = vec!["*a*b*".into()];
+        assert!(c.keeps_float("xxaxxbxx") && !c.keeps_float("ba"));
+    }
+}

@@ -1,0 +1,197 @@
+//! `emit-qdq`: writes the plan into the graph as QuantizeLinear and DequantizeLinear.
+//!
+//! - A value made by an integer operator is quantized once, right behind it, and everybody reads the
+//!   dequantized form: one float reader of the raw result would keep the operator in float.
+//! - A value made in float, or a graph input, is read raw by float operators and quantized for the others.
+//! - A graph output keeps its name: it is the dequantized form, and the raw result gets another.
+//! - Weights become integers behind a DequantizeLinear, biases 32-bit integers with the exact product of
+//!   scales.
+//!
+//! Names follow what tools around ONNX Runtime expect: `T_scale`, `T_zero_point`, `T_quantized`,
+//! `T_QuantizeLinear_Output`, `T_DequantizeLinear_Output`.
+
+use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use crate::plan::{OpPlan, QuantPlan, ValuePlan, WeightPlan};
+use squint_ir::affine::{ChannelLayout, QuantParams, quantize, quantize_bias, quantize_channels_i8};
+use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, Type, ValueId, ValueTable};
+
+/// The pass.
+pub(crate) struct EmitQdq;
+
+impl Pass for EmitQdq {
+    fn name(&self) -> &'static str {
+        "emit-qdq"
+    }
+
+    fn needs(&self) -> Phase {
+        Phase::Planned
+    }
+
+    fn reaches(&self) -> Option<Phase> {
+        Some(Phase::Quantized)
+    }
+
+    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
+        let plan = &cx.plan;
+        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
+        let mut emitter = Emitter { g: model.main_mut(), plan };
+        let mut dequantized = ValueTable::new();
+        for (v, p) in plan.values.iter() {
+            let d = if emitter.g.konst(v).is_some() { emitter.constant(v, p)? } else { emitter.pair(v, p) };
+            dequantized.insert(v, d);
+        }
+        for op in order {
+            if matches!(plan.ops.get(op), Some(OpPlan::Integer(_))) {
+                emitter.operator(op, &dequantized)?;
+            }
+        }
+        Ok((plan.values.iter().next().is_some()).into())
+    }
+}
+
+struct Emitter<'a> {
+    g: &'a mut Graph,
+    plan: &'a QuantPlan,
+}
+
+impl Emitter<'_> {
+    /// Quantizes and dequantizes a value that is not constant; returns the dequantized form.
+    fn pair(&mut self, v: ValueId, p: &ValuePlan) -> ValueId {
+        let name = self.g.value(v).name().to_owned();
+        let ty = self.g.ty(v).cloned();
+        let anchor = self.g.producer(v).map(|(op, _)| op);
+        let (scale, zero) = self.params(&name, p);
+        let raw = if p.made_by_integer && self.g.is_output(v) { self.move_result(v, &name) } else { v };
+        let quantized_type = ty.as_ref().map(|t| Type::tensor(p.dtype, t.shape().cloned()));
+        let mut q = OpSpec::new("QuantizeLinear").name(format!("{name}_QuantizeLinear"));
+        let mut d = OpSpec::new("DequantizeLinear").name(format!("{name}_DequantizeLinear"));
+        if let Some(a) = anchor {
+            (q, d) = (q.near(a), d.near(a));
+        }
+        let q = self.g.emit(q.operands([raw, scale, zero]), &format!("{name}_QuantizeLinear_Output"), quantized_type);
+        if raw != v {
+            // The graph output itself is the dequantized form.
+            self.g.add_op(d.operands([q, scale, zero]).results([v]));
+            return v;
+        }
+        let out = self.g.add_value(&format!("{name}_DequantizeLinear_Output"), ty);
+        if p.made_by_integer {
+            let quantizer = self.g.producer(q).map(|(op, _)| op);
+            self.g.redirect_uses(v, out, |op| Some(op) != quantizer);
+        }
+        self.g.add_op(d.operands([q, scale, zero]).results([out]));
+        out
+    }
+
+    /// Gives the producer of a graph output another value to make. Readers keep reading `v`.
+    fn move_result(&mut self, v: ValueId, name: &str) -> ValueId {
+        let ty = self.g.ty(v).cloned();
+        let raw = self.g.add_value(&format!("{name}_QuantizeLinear_Input"), ty);
+        if let Some((op, slot)) = self.g.producer(v) {
+            self.g.set_result(op, slot, Some(raw));
+        }
+        raw
+    }
+
+    /// Quantizes a constant activation, for example an operand of an Add.
+    fn constant(&mut self, v: ValueId, p: &ValuePlan) -> Result<ValueId, PassError> {
+        let name = self.g.value(v).name().to_owned();
+        let Some(t) = self.g.konst(v).cloned() else { return Ok(v) };
+        let QuantParams { scale, zero_point } = p.params;
+        let (lo, hi) = levels(p.dtype)?;
+        let codes: Vec<u8> = t.f32s().iter().map(|x| quantize(*x, scale, zero_point, lo, hi) as u8).collect();
+        let (scale, zero) = self.params(&name, p);
+        let codes = integers(p.dtype, t.dims(), codes)?;
+        let q = self.g.add_const(&format!("{name}_quantized"), codes);
+        let ty = self.g.ty(v).cloned();
+        let spec = OpSpec::new("DequantizeLinear").name(format!("{name}_DequantizeLinear"));
+        Ok(self.g.emit(spec.operands([q, scale, zero]), &format!("{name}_DequantizeLinear_Output"), ty))
+    }
+
+    fn params(&mut self, name: &str, p: &ValuePlan) -> (ValueId, ValueId) {
+        let scale = self.g.add_const(&format!("{name}_scale"), Tensor::scalar_f32(p.params.scale));
+        let zero = integers(p.dtype, &[], vec![p.params.zero_point as u8]);
+        let zero = zero.unwrap_or_else(|_| Tensor::from_u8(&[], &[p.params.zero_point as u8]));
+        (scale, self.g.add_const(&format!("{name}_zero_point"), zero))
+    }
+
+    /// Makes an integer operator read dequantized values and a dequantized weight and bias.
+    fn operator(&mut self, op: OpId, dequantized: &ValueTable<ValueId>) -> Result<(), PassError> {
+        for (slot, v) in (0u32..).zip(self.g.operands(op)) {
+            if let Some(d) = v.and_then(|v| dequantized.get(v)) {
+                self.g.set_operand(op, slot, Some(*d));
+            }
+        }
+        let Some(w) = self.plan.weights.get(op) else { return Ok(()) };
+        let weight = self.weight(op, w)?;
+        self.g.set_operand(op, w.slot, Some(weight));
+        if !w.bias_scales.is_empty()
+            && let Some(b) = self.g.operand(op, 2)
+        {
+            let bias = self.bias(b, w);
+            self.g.set_operand(op, 2, Some(bias));
+        }
+        Ok(())
+    }
+
+    fn weight(&mut self, op: OpId, w: &WeightPlan) -> Result<ValueId, PassError> {
+        let v = self.g.operand(op, w.slot);
+        let (Some(v), Some(t)) = (v, v.and_then(|v| self.g.konst(v).cloned())) else {
+            return Err(PassError::Model(format!("`{}`: its weight is no constant", self.g.label(op))));
+        };
+        let layout = match w.axis {
+            Some(a) => ChannelLayout::new(t.dims(), a),
+            None => Some(ChannelLayout { outer: 1, channels: 1, inner: t.len() }),
+        };
+        let codes = layout.and_then(|l| quantize_channels_i8(&t.f32s(), l, &w.params, -127));
+        let codes = codes.ok_or_else(|| PassError::Model(format!("`{}`: scales do not fit its weight", self.g.label(op))))?;
+        let name = self.g.value(v).name().to_owned();
+        let q = self.g.add_const(&format!("{name}_quantized"), Tensor::from_i8(t.dims(), &codes));
+        let scales: Vec<f32> = w.params.iter().map(|p| p.scale).collect();
+        let dims: &[usize] = if w.axis.is_some() { &[scales.len()] } else { &[] };
+        let scale = self.g.add_const(&format!("{name}_scale"), Tensor::from_f32(dims, &scales));
+        let zero = self.g.add_const(&format!("{name}_zero_point"), Tensor::from_i8(dims, &vec![0; scales.len()]));
+        let mut spec = OpSpec::new("DequantizeLinear").name(format!("{name}_DequantizeLinear")).near(op);
+        if let Some(a) = w.axis {
+            spec = spec.attr("axis", a as i64);
+        }
+        let ty = self.g.ty(v).cloned();
+        Ok(self.g.emit(spec.operands([q, scale, zero]), &format!("{name}_DequantizeLinear_Output"), ty))
+    }
+
+    fn bias(&mut self, b: ValueId, w: &WeightPlan) -> ValueId {
+        let name = self.g.value(b).name().to_owned();
+        let Some(t) = self.g.konst(b).cloned() else { return b };
+        let scales = &w.bias_scales;
+        let per_channel = scales.len() > 1;
+        let codes: Vec<i32> = t
+            .f32s()
+            .iter()
+            .enumerate()
+            .map(|(i, x)| quantize_bias(*x, if per_channel { scales[i] } else { scales[0] }))
+            .collect();
+        // One number per output channel, whatever shape the float bias had.
+        let q = self.g.add_const(&format!("{name}_quantized"), Tensor::from_i32(&[codes.len()], &codes));
+        let dims: &[usize] = if w.axis.is_some() { &[scales.len()] } else { &[] };
+        let scale = self.g.add_const(&format!("{name}_scale"), Tensor::from_f32(dims, scales));
+        let mut spec = OpSpec::new("DequantizeLinear").name(format!("{name}_DequantizeLinear"));
+        if w.axis.is_some() {
+            spec = spec.attr("axis", 0);
+        }
+        let ty = Type::tensor(DType::Float, Some(vec![codes.len().into()]));
+        self.g.emit(spec.operands([q, scale]), &format!("{name}_DequantizeLinear_Output"), Some(ty))
+    }
+}
+
+fn levels(dtype: DType) -> Result<(i32, i32), PassError> {
+    match dtype {
+        DType::Uint8 => Ok((0, 255)),
+        DType::Int8 => Ok((-128, 127)),
+        d => Err(PassError::Config(format!("{d} activations cannot be written"))),
+    }
+}
+
+fn integers(dtype: DType, dims: &[usize], codes: Vec<u8>) -> Result<Tensor, PassError> {
+    let t = Tensor::raw(dtype, dims, codes.into());
+    t.map_err(|e| PassError::Config(format!("quantized constant: {e}")))
+}

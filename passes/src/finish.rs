@@ -1,0 +1,41 @@
+//! `finish`: what remains before the model is written: node names, operator set, provenance.
+
+use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use rustc_hash::FxHashSet;
+use squint_ir::Model;
+
+/// The pass.
+pub(crate) struct Finish;
+
+impl Pass for Finish {
+    fn name(&self) -> &'static str {
+        "finish"
+    }
+
+    fn needs(&self) -> Phase {
+        Phase::Quantized
+    }
+
+    fn reaches(&self) -> Option<Phase> {
+        Some(Phase::Final)
+    }
+
+    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
+        let g = model.main_mut();
+        let mut taken: FxHashSet<String> = FxHashSet::default();
+        for op in g.topo().map_err(|c| PassError::Model(c.to_string()))? {
+            let wanted = g.op(op).name.clone();
+            let (mut name, mut n) = (wanted.clone(), 0);
+            while !taken.insert(name.clone()) {
+                n += 1;
+                name = format!("{wanted}_{n}");
+            }
+            g.op_mut(op).name = name;
+        }
+        let c = cx.config;
+        let recipe = format!("target={} method={} samples={}", c.target, c.method, cx.statistics.samples);
+        model.set_metadata("squint.version", env!("CARGO_PKG_VERSION"));
+        model.set_metadata("squint.recipe", &recipe);
+        Ok(Changed::Yes)
+    }
+}

@@ -1,0 +1,156 @@
+//! A match being rewritten: what rules read, and how they replace.
+
+use super::Rule;
+use super::pattern::Match;
+use crate::pass::PassCx;
+use squint_ir::{Graph, Model, Op, OpId, OpSpec, Tensor, ValueId};
+use squint_ops::Fact;
+use std::sync::Arc;
+
+/// Why a rule did not fire although its pattern fits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Miss(pub(crate) String);
+
+impl<T: Into<String>> From<T> for Miss {
+    fn from(s: T) -> Miss {
+        Miss(s.into())
+    }
+}
+
+/// A match of a rule, with the model.
+pub(crate) struct Rewrite<'a, 'c> {
+    pub(crate) model: &'a mut Model,
+    pub(crate) cx: &'a mut PassCx<'c>,
+    rule: &'static str,
+    found: Match,
+}
+
+impl<'a, 'c> Rewrite<'a, 'c> {
+    pub(super) fn new(model: &'a mut Model, cx: &'a mut PassCx<'c>, rule: &'static str, found: Match) -> Self {
+        Rewrite { model, cx, rule, found }
+    }
+
+    /// Applies a rule; then removes matched operators that are no longer needed. True if it fired.
+    pub(super) fn run(mut self, apply: fn(&mut Rewrite<'_, '_>) -> Result<(), Miss>) -> bool {
+        if apply(&mut self).is_err() {
+            return false;
+        }
+        for (_, op) in self.found.ops.iter().rev() {
+            let g = self.model.main_mut();
+            if g.has_op(*op) && !g.results(*op).into_iter().flatten().any(|v| g.is_used(v)) {
+                g.remove_op_and_results(*op);
+            }
+        }
+        true
+    }
+
+    /// The main graph.
+    pub(crate) fn g(&self) -> &Graph {
+        self.model.main()
+    }
+
+    /// The main graph, to change.
+    pub(crate) fn g_mut(&mut self) -> &mut Graph {
+        self.model.main_mut()
+    }
+
+    /// The value of a variable.
+    ///
+    /// # Panics
+    /// If the pattern has no such variable, or it is optional and omitted.
+    pub(crate) fn v(&self, name: &str) -> ValueId {
+        self.opt(name).expect("invariant: the variable is bound")
+    }
+
+    /// The value of an optional variable.
+    pub(crate) fn opt(&self, name: &str) -> Option<ValueId> {
+        self.found.values.iter().find(|(n, _)| *n == name).and_then(|(_, v)| *v)
+    }
+
+    /// The id of a matched operator, by its result.
+    ///
+    /// # Panics
+    /// If the pattern has no such result.
+    pub(crate) fn op_id(&self, name: &str) -> OpId {
+        self.found.ops.iter().find(|(n, _)| *n == name).expect("invariant: the pattern names it").1
+    }
+
+    /// A matched operator, by its result.
+    pub(crate) fn op(&self, name: &str) -> &Op {
+        self.g().op(self.op_id(name))
+    }
+
+    /// The constant of a variable; a miss if it is not constant.
+    pub(crate) fn konst(&self, name: &str) -> Result<Arc<Tensor>, Miss> {
+        let v = self.opt(name).ok_or_else(|| Miss(format!("`{name}` is omitted")))?;
+        match self.g().konst(v) {
+            Some(t) if !self.g().is_input(v) => Ok(t.clone()),
+            _ => Err(Miss(format!("`{}` is not a constant", self.g().value(v).name()))),
+        }
+    }
+
+    /// A constant of a single element; a miss otherwise.
+    pub(crate) fn scalar(&self, name: &str) -> Result<f64, Miss> {
+        self.konst(name)?.scalar_value().ok_or_else(|| Miss(format!("`{name}` has more than one element")))
+    }
+
+    /// What is known of a variable.
+    pub(crate) fn fact(&self, name: &str) -> Fact {
+        self.opt(name).map(|v| self.cx.fact(self.model, v)).unwrap_or_default()
+    }
+
+    /// Adds a constant named after the value of a variable.
+    pub(crate) fn add_const(&mut self, like: &str, tensor: Tensor) -> ValueId {
+        let base = self.opt(like).map_or_else(|| like.to_owned(), |v| self.g().value(v).name().to_owned());
+        self.g_mut().add_const(&base, tensor)
+    }
+
+    /// Puts an operator in the place of the root: it makes the root's result, stands where the root
+    /// stood, and records where it came from.
+    pub(crate) fn replace_root(&mut self, spec: OpSpec) {
+        let (name, root) = *self.found.ops.last().expect("invariant: a match has a root");
+        let y = self.v(name);
+        let from: Vec<String> = self.found.ops.iter().map(|(_, o)| self.g().label(*o)).collect();
+        let origin = format!("{}({})", self.rule, from.join(", "));
+        let g = self.model.main_mut();
+        let spec = spec.near(root).origin(origin);
+        let id = g.add_op(spec);
+        g.set_result(id, 0, Some(y));
+        g.remove_op(root);
+    }
+
+    /// Makes users of the root's result use another value; the root goes. If the result is a graph
+    /// output, the operator that makes the other value makes the output instead, or, where that cannot
+    /// be, the rule misses.
+    pub(crate) fn replace_root_by(&mut self, x: ValueId) -> Result<(), Miss> {
+        let (name, root) = *self.found.ops.last().expect("invariant: a match has a root");
+        let y = self.v(name);
+        let g = self.model.main_mut();
+        if !g.is_output(y) {
+            g.replace_uses(y, x);
+            g.remove_op_and_results(root);
+            return Ok(());
+        }
+        match g.producer(x) {
+            Some((p, slot)) if !g.is_output(x) => {
+                g.remove_op(root);
+                g.set_result(p, slot, Some(y));
+                g.replace_uses(x, y);
+                g.remove_value(x);
+                Ok(())
+            }
+            _ => Err(Miss::from("the result is a graph output and needs an operator of its own")),
+        }
+    }
+}
+
+impl Rule {
+    /// A rule.
+    pub(crate) const fn new(
+        name: &'static str,
+        pattern: &'static str,
+        apply: fn(&mut Rewrite<'_, '_>) -> Result<(), Miss>,
+    ) -> Rule {
+        Rule { name, pattern, apply }
+    }
+}

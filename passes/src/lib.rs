@@ -1,0 +1,26 @@
+//! The quantization compiler.
+//!
+//! [`pipeline`] is the place to start: it lists the passes in their order, with the reason for each. One
+//! pass is one file. Passes share a [`pass::PassCx`]: analyses write their results there (types, statistics,
+//! the plan), rewriting passes change the model. Nothing here reads files, prints, or knows protobuf or an
+//! executor: data comes through `Samples`, execution through `Execute`.
+
+pub mod calibrate;
+pub mod calibration;
+mod canonicalize;
+pub mod config;
+mod eliminate_dead_code;
+mod emit_qdq;
+mod finish;
+mod fold_constants;
+mod fuse;
+mod infer_types;
+mod insert_observers;
+mod merge_common_subexpressions;
+pub mod pass;
+pub mod pipeline;
+pub mod plan;
+mod raise_opset;
+pub mod report;
+pub mod runner;
+pub mod statistics;

@@ -1,0 +1,163 @@
+//! The compiler from top to bottom: read this to know what squint does.
+
+use crate::config::Config;
+use crate::pass::{Pass, PassCx, PassError};
+use crate::report::Report;
+use crate::runner::{Hooks, run};
+use crate::*;
+use squint_ir::Model;
+use squint_ir::execute::{Execute, Samples};
+
+/// The float graph made canonical, typed and small.
+const OPTIMIZE: &[&dyn Pass] = &[
+    // Everything later assumes one spelling of each operator and an operator set that can say what the
+    // target needs.
+    &canonicalize::Canonicalize,
+    &raise_opset::RaiseOpset,
+    // Folding and fusing ask for types and constants.
+    &infer_types::InferTypes,
+    &fold_constants::FoldConstants,
+    // Folding turns computed weights and shapes into constants, which lets more be inferred.
+    &infer_types::InferTypes,
+    &fuse::Fuse,
+    // Equal work after fusing is found once.
+    &merge_common_subexpressions::MergeCommonSubexpressions,
+    &eliminate_dead_code::EliminateDeadCode,
+    &infer_types::InferTypes,
+];
+
+/// Which values are watched while the final float graph runs. (Calibration follows, outside the list,
+/// because it needs an executor and data.)
+const OBSERVE: &[&dyn Pass] = &[&insert_observers::InsertObservers];
+
+/// From statistics to the quantized graph.
+const QUANTIZE: &[&dyn Pass] = &[
+    // Decides everything and changes nothing.
+    &plan::PlanQuantization,
+    // Reads only the plan.
+    &emit_qdq::EmitQdq,
+    &eliminate_dead_code::EliminateDeadCode,
+    &finish::Finish,
+];
+
+/// Passes that can be named on their own, in tests and by `run-passes`: those of the pipeline, and each
+/// rule of `fuse` under its own name.
+pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
+    let listed = OPTIMIZE.iter().chain(OBSERVE).chain(QUANTIZE).find(|p| p.name() == name);
+    match listed {
+        Some(p) => Some(Box::new(Listed(*p))),
+        None => fuse::rule_named(name).map(|r| Box::new(r) as Box<dyn Pass>),
+    }
+}
+
+/// Rewrites the float graph only.
+///
+/// # Errors
+/// If the model is not well-formed.
+pub fn optimize(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<Report, PassError> {
+    let mut cx = PassCx::new(config);
+    let ops_before = model.main().op_count();
+    let timing = run(OPTIMIZE, model, &mut cx, hooks)?;
+    let notes = cx.notes.iter().cloned().collect();
+    Ok(Report { notes, ops_before, ops_fused: model.main().op_count(), timing, ..Report::default() })
+}
+
+/// Quantizes a model statically, with ranges from running `samples` on `executor`.
+///
+/// # Errors
+/// If the model is not well-formed, the data does not fit it, or the executor cannot run it.
+pub fn quantize(
+    model: &mut Model,
+    executor: &dyn Execute,
+    samples: &dyn Samples,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<Report, PassError> {
+    let (mut report, cx) = plan_until(model, executor, samples, config, hooks, QUANTIZE)?;
+    report.nodes = cx.plan.report;
+    Ok(report)
+}
+
+/// Does all that [`quantize`] does up to the plan, and leaves the fused float graph in `model`.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn plan(
+    model: &mut Model,
+    executor: &dyn Execute,
+    samples: &dyn Samples,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<(Report, plan::QuantPlan), PassError> {
+    let (mut report, cx) = plan_until(model, executor, samples, config, hooks, &QUANTIZE[..1])?;
+    report.nodes = cx.plan.report.clone();
+    Ok((report, cx.plan))
+}
+
+fn plan_until<'a>(
+    model: &mut Model,
+    executor: &dyn Execute,
+    samples: &dyn Samples,
+    config: &'a Config,
+    hooks: &Hooks<'_>,
+    last: &[&dyn Pass],
+) -> Result<(Report, PassCx<'a>), PassError> {
+    let mut cx = PassCx::new(config);
+    let ops_before = model.main().op_count();
+    let mut timing = run(OPTIMIZE, model, &mut cx, hooks)?;
+    let ops_fused = model.main().op_count();
+    timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
+    hooks.progress.pass(calibrate::NAME);
+    let start = std::time::Instant::now();
+    cx.statistics = calibrate::calibrate(model, &cx.observed, executor, samples, config, hooks.progress)?;
+    timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
+    timing.extend(run(last, model, &mut cx, hooks)?);
+    let notes = cx.notes.iter().cloned().collect();
+    let report = Report { notes, samples: cx.statistics.samples, ops_before, ops_fused, timing, ..Report::default() };
+    Ok((report, cx))
+}
+
+struct Listed(&'static dyn Pass);
+
+impl Pass for Listed {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn needs(&self) -> pass::Phase {
+        self.0.needs()
+    }
+    fn reaches(&self) -> Option<pass::Phase> {
+        self.0.reaches()
+    }
+    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<pass::Changed, PassError> {
+        self.0.run(model, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pass_can_be_named_and_names_are_kebab_case() {
+        for p in OPTIMIZE.iter().chain(OBSERVE).chain(QUANTIZE) {
+            assert!(pass_named(p.name()).is_some());
+            assert!(p.name().chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{}", p.name());
+        }
+        assert!(pass_named("no-such-pass").is_none());
+    }
+
+    #[test]
+    fn each_pass_runs_at_a_phase_that_is_reached() {
+        let mut phase = pass::Phase::Imported;
+        for p in OPTIMIZE.iter().chain(OBSERVE) {
+            assert!(p.needs() <= phase, "{}", p.name());
+            phase = p.reaches().unwrap_or(phase).max(phase);
+        }
+        phase = pass::Phase::Calibrated;
+        for p in QUANTIZE {
+            assert!(p.needs() <= phase, "{}", p.name());
+            phase = p.reaches().unwrap_or(phase).max(phase);
+        }
+    }
+}

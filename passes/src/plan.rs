@@ -1,0 +1,185 @@
+//! `plan-quantization`: decides everything, and changes nothing.
+//!
+//! 1. [`sites`]: each operator with what is known of its operands.
+//! 2. [`units`]: an operator and the clamps it absorbs are decided together; the target says which units
+//!    have an integer kernel, and some are fixed to float beforehand, each with its reason.
+//! 3. [`place`]: which units run in integers, all at once, as a minimum cut.
+//! 4. [`params`]: scales and zero points of the values between them, and of the weights.
+//!
+//! The result, a [`QuantPlan`], prints as text, so that decisions are tested without graph surgery.
+
+mod cut;
+mod params;
+mod place;
+mod units;
+
+use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use crate::report::{Fate, NodeReport};
+use squint_ir::affine::QuantParams;
+use squint_ir::types::known_dims;
+use squint_ir::{DType, Graph, Model, OpId, OpTable, ValueId, ValueTable};
+use squint_targets::{Operand, Site, Target, target};
+use std::fmt::Write as _;
+
+/// What is to be done with every operator and value of the main graph.
+#[derive(Clone, Debug, Default)]
+pub struct QuantPlan {
+    /// Decision of each operator.
+    pub ops: OpTable<OpPlan>,
+    /// Quantized values: those that get a QuantizeLinear and a DequantizeLinear.
+    pub values: ValueTable<ValuePlan>,
+    /// Quantized weights and biases of integer contractions.
+    pub weights: OpTable<WeightPlan>,
+    /// The same for the user, in order of execution.
+    pub report: Vec<NodeReport>,
+}
+
+/// The decision on an operator.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OpPlan {
+    /// Runs in this integer kernel.
+    Integer(&'static str),
+    /// Disappears into the integer operator before it.
+    Absorbed(OpId),
+    /// Runs in float, for this reason.
+    Float(String),
+    /// Not an operator of activations.
+    Plain,
+}
+
+/// The decision on a value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValuePlan {
+    /// Element type.
+    pub dtype: DType,
+    /// Scale and zero point.
+    pub params: QuantParams,
+    /// True if an integer operator makes the value: then every reader takes it dequantized. Otherwise it
+    /// exists in float, and only integer operators read the quantized form.
+    pub made_by_integer: bool,
+    /// How the parameters were found.
+    pub why: String,
+}
+
+/// The decision on the weight of a contraction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightPlan {
+    /// Operand slot of the weight.
+    pub slot: u32,
+    /// Element type.
+    pub dtype: DType,
+    /// Channel axis; `None` for one scale for the whole tensor.
+    pub axis: Option<usize>,
+    /// One scale for each channel.
+    pub params: Vec<QuantParams>,
+    /// Scales of the bias, products of activation and weight scales; empty without a bias.
+    pub bias_scales: Vec<f32>,
+}
+
+/// The pass.
+pub(crate) struct PlanQuantization;
+
+impl Pass for PlanQuantization {
+    fn name(&self) -> &'static str {
+        "plan-quantization"
+    }
+
+    fn needs(&self) -> Phase {
+        Phase::Observed
+    }
+
+    fn reaches(&self) -> Option<Phase> {
+        Some(Phase::Planned)
+    }
+
+    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
+        let target = resolve_target(&cx.config.target)?;
+        let sites = sites(model, cx)?;
+        let units = units::units(model, cx, target, &sites);
+        let integer = place::place(model.main(), target, &sites, &units);
+        cx.plan = params::plan(model, cx, target, &sites, &units, &integer);
+        cx.plan.report = report(model, &cx.plan, &sites)?;
+        Ok(Changed::No)
+    }
+}
+
+/// The target of a name, or an error that lists those there are.
+pub(crate) fn resolve_target(name: &str) -> Result<&'static dyn Target, PassError> {
+    target(name).ok_or_else(|| {
+        let known: Vec<_> = squint_targets::targets().map(|t| format!("`{}`", t.name())).collect();
+        PassError::Config(format!("unknown target `{name}`; there are {}", known.join(", ")))
+    })
+}
+
+/// Every operator of the main graph that has a row, in order of execution.
+pub(crate) fn sites<'m>(model: &'m Model, cx: &PassCx<'_>) -> Result<Vec<(OpId, Site<'m>)>, PassError> {
+    let g = model.main();
+    let operand = |value: ValueId| {
+        let fact = cx.fact(model, value);
+        let seen = cx.statistics.dims.get(value).cloned();
+        let dims = seen.or_else(|| fact.shape.as_deref().and_then(known_dims));
+        Operand { value, fact, dims }
+    };
+    let opset = model.onnx_opset();
+    let order = g.topo().map_err(|c| PassError::Model(c.to_string()))?;
+    Ok(order.into_iter().filter_map(|op| Some((op, Site::new(g, op, opset, operand)?))).collect())
+}
+
+fn report(model: &Model, plan: &QuantPlan, sites: &[(OpId, Site<'_>)]) -> Result<Vec<NodeReport>, PassError> {
+    let g = model.main();
+    let mut macs = OpTable::new();
+    for (op, site) in sites {
+        macs.insert(*op, site.macs());
+    }
+    let row = |op: OpId| {
+        let fate = match plan.ops.get(op) {
+            Some(OpPlan::Integer(kernel)) => Fate::Integer(kernel),
+            Some(OpPlan::Absorbed(into)) => match plan.ops.get(*into) {
+                Some(OpPlan::Integer(kernel)) => Fate::Integer(kernel),
+                _ => Fate::Float("follows an operator that stays float".into()),
+            },
+            Some(OpPlan::Float(why)) => Fate::Float(why.clone()),
+            Some(OpPlan::Plain) => Fate::Plain,
+            None => Fate::Float("squint does not know this operator".into()),
+        };
+        let macs = macs.get(op).copied().unwrap_or(0);
+        NodeReport { node: g.label(op), op_type: g.op(op).qualified_type(), macs, fate }
+    };
+    Ok(g.topo().map_err(|c| PassError::Model(c.to_string()))?.into_iter().map(row).collect())
+}
+
+impl QuantPlan {
+    /// The plan as text: one line for each operator, followed by the values it quantizes.
+    pub fn to_text(&self, g: &Graph) -> String {
+        let mut out = String::new();
+        for v in &g.inputs {
+            self.value_line(g, *v, &mut out);
+        }
+        for op in g.topo().unwrap_or_default() {
+            let decision = match self.ops.get(op) {
+                Some(OpPlan::Integer(kernel)) => format!("integer {kernel}"),
+                Some(OpPlan::Absorbed(into)) => format!("absorbed by {}", g.label(*into)),
+                Some(OpPlan::Float(why)) => format!("float: {why}"),
+                Some(OpPlan::Plain) => "plain".into(),
+                None => "float: unknown operator".into(),
+            };
+            let _ = writeln!(out, "{} {}: {decision}", g.op(op).qualified_type(), g.label(op));
+            if let Some(w) = self.weights.get(op) {
+                let per = w.axis.map_or("per tensor".into(), |a| format!("axis {a}, {} channels", w.params.len()));
+                let _ = writeln!(out, "  weight {} {per}", w.dtype);
+            }
+            for v in g.results(op).into_iter().flatten() {
+                self.value_line(g, v, &mut out);
+            }
+        }
+        out
+    }
+
+    fn value_line(&self, g: &Graph, v: ValueId, out: &mut String) {
+        if let Some(p) = self.values.get(v) {
+            let QuantParams { scale, zero_point } = p.params;
+            let name = g.value(v).name();
+            let _ = writeln!(out, "  {name} {} s={scale:.6} z={zero_point} [{}]", p.dtype, p.why);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Scales and zero points, once it is decided what runs in integers.
+
+use super::units::Unit;
+use super::{OpPlan, QuantPlan, ValuePlan, WeightPlan};
+use crate::calibration::solve;
+use crate::calibration::weights::channel_params;
+use crate::pass::PassCx;
+use squint_ir::affine::{ChannelLayout, QuantParams, bias_scale, weight_scale_for_bias};
+use squint_ir::{Model, OpId, ValueId, ValueTable};
+use squint_ops::Port;
+use squint_targets::{Format, Operand, Params, Site, Support, Target};
+
+/// The plan for a placement.
+pub(super) fn plan(
+    model: &Model,
+    cx: &PassCx<'_>,
+    target: &dyn Target,
+    sites: &[(OpId, Site<'_>)],
+    units: &[Unit],
+    integer: &[bool],
+) -> QuantPlan {
+    let mut planner = Planner { model, cx, target, plan: QuantPlan::default(), read_in_integers: ValueTable::new() };
+    for (unit, int) in units.iter().zip(integer) {
+        if *int {
+            for v in &unit.reads {
+                planner.read_in_integers.insert(*v, ());
+            }
+        }
+    }
+    for (unit, int) in units.iter().zip(integer) {
+        let (op, site) = &sites[unit.site];
+        let decision = match (&unit.support, &unit.fixed) {
+            (Support::Integer { kernel, params, float_result }, _) if *int => {
+                planner.integer_unit(*op, site, unit, *params, *float_result);
+                OpPlan::Integer(kernel)
+            }
+            (Support::Plain, _) => OpPlan::Plain,
+            (_, Some(why)) => OpPlan::Float(why.clone()),
+            (_, None) => OpPlan::Float("float is faster here".into()),
+        };
+        for clamp in &unit.clamps {
+            planner.plan.ops.insert(*clamp, OpPlan::Absorbed(*op));
+        }
+        planner.plan.ops.insert(*op, decision);
+    }
+    planner.plan
+}
+
+struct Planner<'a, 'c> {
+    model: &'a Model,
+    cx: &'a PassCx<'c>,
+    target: &'a dyn Target,
+    plan: QuantPlan,
+    read_in_integers: ValueTable<()>,
+}
+
+impl Planner<'_, '_> {
+    fn integer_unit(&mut self, op: OpId, site: &Site<'_>, unit: &Unit, params: Params, float_result: bool) {
+        let format = self.target.activations();
+        // What comes from outside a region is quantized with a range of its own.
+        for v in &unit.reads {
+            if !self.plan.values.contains(*v) {
+                let (params, why) = self.solve(*v, format);
+                self.set(*v, format, params, false, why);
+            }
+        }
+        for (slot, o) in (0u32..).zip(&site.operands) {
+            if let Some(o) = o
+                && site.row.port(slot) == Port::Act
+                && let Some(t) = o.konst()
+            {
+                let (lo, hi) = t.f32s().iter().fold((0f32, 0f32), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
+                self.set(o.value, format, format.grid.params(lo, hi), false, "constant".into());
+            }
+        }
+        for v in &unit.makes {
+            if float_result && !self.read_in_integers.contains(*v) {
+                continue;
+            }
+            let (params, why) = match params {
+                Params::Own => self.solve(*v, format),
+                Params::Fixed { lo, hi } => (format.grid.params(lo, hi), "fixed".into()),
+                Params::SameAsInput => {
+                    let source = unit.reads.first().and_then(|r| Some((r, self.plan.values.get(*r)?)));
+                    match source {
+                        Some((r, p)) => {
+                            let name = self.model.main().value(*r).name();
+                            (p.params, format!("as {name}"))
+                        }
+                        None => self.solve(*v, format),
+                    }
+                }
+            };
+            self.set(*v, format, params, true, why);
+        }
+        if let Some((slot, weight, axis)) = site.weight() {
+            let input = unit.reads.first().and_then(|v| self.plan.values.get(*v)).map(|p| p.params.scale);
+            let bias = site.operands.iter().zip(0u32..).find(|(_, s)| site.row.port(*s) == Port::Bias);
+            let bias = bias.and_then(|(o, _)| o.as_ref());
+            if let Some(w) = input.and_then(|input| self.weight(slot, weight, axis, input, bias)) {
+                self.plan.weights.insert(op, w);
+            }
+        }
+    }
+
+    fn solve(&self, v: ValueId, format: Format) -> (QuantParams, String) {
+        let method = self.cx.config.method;
+        match self.cx.statistics.sketch(v) {
+            Some(sketch) => {
+                let range = solve(sketch, method, &format.grid);
+                (format.grid.params(range.lo, range.hi), format!("{method} {:.4}..{:.4}", range.lo, range.hi))
+            }
+            None => (format.grid.params(0.0, 0.0), "not observed".into()),
+        }
+    }
+
+    fn set(&mut self, v: ValueId, format: Format, params: QuantParams, made_by_integer: bool, why: String) {
+        let plan = ValuePlan { dtype: format.dtype, params, made_by_integer, why };
+        self.plan.values.insert(v, plan);
+    }
+
+    /// Scales of a weight, raised where the bias would not fit its 32-bit grid, and of the bias.
+    fn weight(
+        &self,
+        slot: u32,
+        weight: &Operand,
+        axis: Option<usize>,
+        input_scale: f32,
+        bias: Option<&Operand>,
+    ) -> Option<WeightPlan> {
+        let format = self.target.weights();
+        let t = weight.konst()?;
+        // The kernel for stacked matrices takes one scale: per-channel scales fail when it runs.
+        let axis = axis.filter(|a| t.rank() <= 2 || *a + 1 != t.rank());
+        let data = t.f32s();
+        let layout = match axis {
+            Some(a) => ChannelLayout::new(t.dims(), a)?,
+            None => ChannelLayout { outer: 1, channels: 1, inner: t.len() },
+        };
+        let mut params = channel_params(&data, layout, self.cx.config.weight_method, format.grid.qmax)?;
+        let mut bias_scales = Vec::new();
+        if let Some(b) = bias.and_then(Operand::konst) {
+            let b = b.f32s();
+            for (i, b) in b.iter().enumerate() {
+                let p = if params.len() == 1 { &mut params[0] } else { params.get_mut(i)? };
+                p.scale = weight_scale_for_bias(p.scale, input_scale, *b);
+            }
+            bias_scales = params.iter().map(|p| bias_scale(input_scale, p.scale)).collect();
+        }
+        Some(WeightPlan { slot, dtype: format.dtype, axis, params, bias_scales })
+    }
+}

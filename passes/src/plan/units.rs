@@ -1,0 +1,126 @@
+//! Units: an operator with the clamps that vanish into it, decided together.
+
+use crate::pass::PassCx;
+use squint_ir::{Graph, Model, OpId, OpTable, ValueId};
+use squint_ops::Class;
+use squint_targets::{Operand, Params, Site, Support, Target};
+
+/// An operator and the clamps it absorbs.
+pub(super) struct Unit {
+    /// Position of the operator in the list of sites.
+    pub(super) site: usize,
+    /// Absorbed Relu and Clip operators, in order.
+    pub(super) clamps: Vec<OpId>,
+    /// Activations it reads.
+    pub(super) reads: Vec<ValueId>,
+    /// Values it makes, after the clamps.
+    pub(super) makes: Vec<ValueId>,
+    /// What the target does with it.
+    pub(super) support: Support,
+    /// Why it stays float whatever it costs; `None` if it is free.
+    pub(super) fixed: Option<String>,
+}
+
+/// The units of a graph, in order of execution.
+pub(super) fn units(
+    model: &Model,
+    cx: &PassCx<'_>,
+    target: &dyn Target,
+    sites: &[(OpId, Site<'_>)],
+) -> Vec<Unit> {
+    let g = model.main();
+    let mut by_op: OpTable<usize> = OpTable::new();
+    let mut units: Vec<Unit> = Vec::new();
+    for (i, (op, site)) in sites.iter().enumerate() {
+        let support = target.support(site);
+        if support == Support::Absorbed
+            && let Some(unit) = absorber(g, *op, site, &by_op, &units)
+        {
+            by_op.insert(*op, unit);
+            units[unit].clamps.push(*op);
+            units[unit].makes = g.results(*op).into_iter().flatten().collect();
+            continue;
+        }
+        by_op.insert(*op, units.len());
+        let reads = site.activations().into_iter().filter_map(|s| site.operand(s as usize));
+        let reads = reads.filter(|o| o.konst().is_none()).map(|o| o.value).collect();
+        let makes = site.results.iter().flatten().map(|o| o.value).collect();
+        units.push(Unit { site: i, clamps: Vec::new(), reads, makes, support, fixed: None });
+    }
+    for unit in &mut units {
+        unit.fixed = fixed_reason(g, cx, sites, unit);
+    }
+    keep_tail_in_float(sites, &mut units);
+    units
+}
+
+/// The unit whose result a clamp clips, if the clamp can vanish into it: the value between is used for
+/// nothing else, and zero is not clipped away.
+fn absorber(g: &Graph, op: OpId, site: &Site<'_>, by_op: &OpTable<usize>, units: &[Unit]) -> Option<usize> {
+    let x = g.operand(op, 0)?;
+    let (producer, 0) = g.producer(x)? else { return None };
+    g.only_use(x)?;
+    let unit = *by_op.get(producer)?;
+    let own = matches!(units[unit].support, Support::Integer { params: Params::Own, .. });
+    (own && clamps_around_zero(site)).then_some(unit)
+}
+
+/// True if the limits of a Relu or Clip are constant and contain zero, so that an integer grid that ends
+/// at the limits does the same.
+fn clamps_around_zero(site: &Site<'_>) -> bool {
+    if site.op.op_type == "Relu" {
+        return true;
+    }
+    let limit = |slot: usize, open: f64| match site.operand(slot) {
+        None => Some(open),
+        Some(o) => o.konst().and_then(|t| t.scalar_value()),
+    };
+    match (site.op.op_type.as_str(), limit(1, f64::NEG_INFINITY), limit(2, f64::INFINITY)) {
+        ("Clip", Some(lo), Some(hi)) => lo <= 0.0 && hi > 0.0,
+        _ => false,
+    }
+}
+
+fn fixed_reason(g: &Graph, cx: &PassCx<'_>, sites: &[(OpId, Site<'_>)], unit: &Unit) -> Option<String> {
+    let (op, site) = &sites[unit.site];
+    match &unit.support {
+        Support::Integer { .. } => {}
+        Support::Float { reason } => return Some((*reason).into()),
+        Support::Absorbed => return Some("a clamp that follows no integer operator".into()),
+        Support::Plain => return Some(String::new()),
+    }
+    if cx.config.keeps_float(&g.label(*op)) {
+        return Some("kept in float by request".into());
+    }
+    let unseen = |v: &ValueId| cx.statistics.sketch(*v).is_none_or(|s| s.n_finite() == 0);
+    if let Some(v) = unit.reads.iter().chain(&unit.makes).find(|v| unseen(v)) {
+        return Some(format!("calibration saw no finite element of `{}`", g.value(*v).name()));
+    }
+    let infinite = |v: &&ValueId| cx.statistics.sketch(**v).is_some_and(|s| s.n_non_finite() > 0);
+    if let Some(v) = unit.reads.iter().chain(&unit.makes).find(infinite) {
+        return Some(format!("calibration saw infinite or NaN elements in `{}`", g.value(*v).name()));
+    }
+    let bad_weight = |o: &&Operand| o.konst().is_some_and(|t| t.f32s().iter().any(|x| !x.is_finite()));
+    if let Some(o) = site.operands.iter().flatten().find(bad_weight) {
+        return Some(format!("constant `{}` has infinite or NaN elements", g.value(o.value).name()));
+    }
+    None
+}
+
+/// Operators behind the last contraction stay float: integers there save little and round what the user
+/// reads.
+fn keep_tail_in_float(sites: &[(OpId, Site<'_>)], units: &mut [Unit]) {
+    let mut leads_to_contraction: squint_ir::ValueTable<()> = squint_ir::ValueTable::new();
+    for unit in units.iter_mut().rev() {
+        let (_, site) = &sites[unit.site];
+        let contraction = site.row.class == Class::Contraction && matches!(unit.support, Support::Integer { .. });
+        let leads = contraction || unit.makes.iter().any(|v| leads_to_contraction.contains(*v));
+        if leads {
+            for v in &unit.reads {
+                leads_to_contraction.insert(*v, ());
+            }
+        } else if unit.fixed.is_none() {
+            unit.fixed = Some("behind the last contraction".into());
+        }
+    }
+}

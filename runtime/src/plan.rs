@@ -1,0 +1,222 @@
+//! One executable plan: a model loaded by tract for one set of concrete input shapes, observed and
+//! optimised.
+//!
+//! The order of the steps is what makes this fast and right: shapes are concrete before typing (a plan
+//! with a symbolic batch is several times slower, and shape arithmetic fails in it), and observing
+//! operators are in place before optimisation ([`crate::observe`]). Stored `value_info` is ignored: tract
+//! infers every shape from the inputs, and recorded shapes only get in the way of other ones.
+
+use crate::guard;
+use crate::observe::{Constant, Observe, elements, splice};
+use crate::registry;
+use squint_ir::execute::Observer;
+use std::collections::HashSet;
+use std::sync::Arc;
+use tract_onnx::pb::{GraphProto, ModelProto};
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::plan::eval;
+use tract_onnx::tract_hir::internal::InferenceModelExt;
+
+/// Type and dimensions of each graph input, in order.
+pub(crate) type Signature = Vec<(DatumType, Vec<usize>)>;
+
+/// An encoded model and the directory its external data is relative to.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) dir: Option<&'a str>,
+}
+
+/// What went wrong inside tract, and in which of its nodes if it says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// Name of a tract node: that of an ONNX node, or one that extends it with a `.suffix`.
+    pub(crate) node: Option<String>,
+    pub(crate) message: String,
+}
+
+/// A plan that any number of threads can run at once.
+pub(crate) struct Plan {
+    plan: Arc<TypedSimplePlan>,
+    /// Observed values that are the same in every run, as binary32.
+    constants: Vec<(usize, Vec<usize>, Vec<f32>)>,
+}
+
+impl Plan {
+    /// Loads and optimises the model for inputs of `signature`, with the values named `observe` exposed.
+    pub(crate) fn build(
+        source: Source<'_>,
+        signature: &Signature,
+        observe: &[String],
+    ) -> Result<Plan, Problem> {
+        guard::quietly(|| Plan::load(source, signature, observe))
+            .map_err(|panic| Problem { node: None, message: panic })?
+            .map_err(|e| Problem::new(&e))
+    }
+
+    fn load(source: Source<'_>, signature: &Signature, observe: &[String]) -> TractResult<Plan> {
+        let mut proto = <ModelProto as prost::Message>::decode(source.bytes)?;
+        if let Some(graph) = &mut proto.graph {
+            distinct_names(graph);
+        }
+        let onnx = registry::onnx();
+        let parsed = onnx.parse(&proto, source.dir)?;
+        // tract holds the weights in its own tensors from here on.
+        drop(proto);
+        if let Some(name) = parsed.unresolved_inputs.first() {
+            bail!("value `{name}` has no producer");
+        }
+        let mut model = parsed.model;
+        ensure!(model.inputs.len() == signature.len(), "the model has {} inputs", model.inputs.len());
+        for (i, (datum_type, dims)) in signature.iter().enumerate() {
+            model.set_input_fact(i, InferenceFact::dt_shape(*datum_type, dims))?;
+        }
+        let results = model.outputs.len();
+        let mut outlets = model.outputs.clone();
+        let mut slots = vec![];
+        for (slot, name) in observe.iter().enumerate() {
+            if let Some(outlet) = parsed.outlets_by_name.get(name) {
+                slots.push(slot);
+                outlets.push(*outlet);
+            }
+        }
+        // Outputs keep their identity through typing: that is how the observed tensors are found again.
+        model.select_output_outlets(&outlets)?;
+        let mut typed = model.into_typed()?;
+        let outlets = typed.outputs.split_off(results);
+        let wanted: Vec<_> = slots.into_iter().zip(outlets).collect();
+        let constants = splice(&mut typed, &wanted)?;
+        let constants = constants
+            .into_iter()
+            .map(|Constant { slot, value }| {
+                Ok((slot, value.shape().to_vec(), elements(&value)?.into_owned()))
+            })
+            .collect::<TractResult<_>>()?;
+        let plan = typed.into_optimized()?.into_runnable()?;
+        Ok(Plan { plan, constants })
+    }
+
+    /// Runs the plan on inputs of its signature. `observe` is called on this thread with the slot, the
+    /// dimensions and the elements of every observed tensor.
+    pub(crate) fn run(
+        &self,
+        inputs: TVec<TValue>,
+        observe: &mut Observer<'_>,
+    ) -> Result<TVec<TValue>, Problem> {
+        let mut current = None;
+        let outcome = guard::quietly(|| self.step(inputs, &mut current, observe));
+        let node = || current.map(|id| self.plan.model().node(id).name.clone());
+        match outcome {
+            Ok(Ok(outputs)) => Ok(outputs),
+            Ok(Err(e)) => Err(Problem { node: node(), ..Problem::new(&e) }),
+            Err(panic) => Err(Problem { node: node(), message: panic }),
+        }
+    }
+
+    fn step(
+        &self,
+        inputs: TVec<TValue>,
+        current: &mut Option<usize>,
+        observe: &mut Observer<'_>,
+    ) -> TractResult<TVec<TValue>> {
+        // A fresh state for each run: ONNX models keep nothing from one run to the next.
+        let outputs = self.plan.spawn()?.run_plan_with_eval(inputs, |ctx, state, node, inputs| {
+            *current = Some(node.id);
+            let Some(Observe { slots }) = node.op_as::<Observe>() else {
+                return eval(ctx, state, node, inputs);
+            };
+            let elements = elements(&inputs[0])?;
+            for slot in slots {
+                guard::aloud(|| observe(*slot, inputs[0].shape(), &elements));
+            }
+            TractResult::Ok(inputs)
+        })?;
+        *current = None;
+        for (slot, dims, elements) in &self.constants {
+            guard::aloud(|| observe(*slot, dims, elements));
+        }
+        Ok(outputs)
+    }
+}
+
+/// Gives every node a name of its own, which ONNX does not ask for and tract does: the name it has, or that
+/// of its first result, or one made from that.
+fn distinct_names(graph: &mut GraphProto) {
+    let sources = graph.input.iter().map(|v| &v.name).chain(graph.initializer.iter().map(|t| &t.name));
+    let mut taken: HashSet<String> = sources.cloned().collect();
+    for (i, node) in graph.node.iter_mut().enumerate() {
+        let result = node.output.iter().find(|name| !name.is_empty()).cloned().unwrap_or_default();
+        let numbered = format!("{result}#{i}");
+        let candidates = [std::mem::take(&mut node.name), result, numbered];
+        node.name = candidates.into_iter().find(|n| !n.is_empty() && !taken.contains(n)).unwrap_or_default();
+        taken.insert(node.name.clone());
+        for body in node.attribute.iter_mut().filter_map(|a| a.g.as_mut()) {
+            distinct_names(body);
+        }
+    }
+}
+
+impl Problem {
+    /// Longest message kept, in bytes: tract prints whole operators, constants included.
+    const MAX_MESSAGE: usize = 600;
+
+    fn new(error: &TractError) -> Problem {
+        let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+        // The outermost context names the node, the root cause says what is wrong.
+        let node = chain.iter().find_map(|text| named_node(text)).map(str::to_owned);
+        let mut message = chain.last().cloned().unwrap_or_default();
+        if let Some(end) = (0..=Problem::MAX_MESSAGE).rev().find(|i| message.is_char_boundary(*i)) {
+            message.truncate(end);
+        }
+        Problem { node, message }
+    }
+}
+
+/// The node that a line of tract's error context is about: `.. node #3 "name" Op ..`,
+/// `Wiring node "name" ..` or `Building node name (Op)`.
+fn named_node(context: &str) -> Option<&str> {
+    if let Some(rest) = context.strip_prefix("Building node ") {
+        return rest.rsplit_once(" (").map(|(name, _)| name).filter(|name| !name.is_empty());
+    }
+    let quoted = |start: usize| context[start..].split_once('"').map(|(name, _)| name);
+    if let Some(at) = context.find("node \"") {
+        return quoted(at + "node \"".len());
+    }
+    let hash = context.find('#')?;
+    let digits = context[hash + 1..].find(|c: char| !c.is_ascii_digit())?;
+    let rest = hash + 1 + digits;
+    if digits > 0 && context[rest..].starts_with(" \"") { quoted(rest + 2) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_node_gets_a_name_of_its_own() {
+        let node = |name: &str, output: &str| tract_onnx::pb::NodeProto {
+            name: name.into(),
+            output: vec![output.into()],
+            ..Default::default()
+        };
+        let mut graph = GraphProto {
+            input: vec![tract_onnx::pb::ValueInfoProto { name: "x".into(), ..Default::default() }],
+            node: vec![node("n", "a"), node("n", "b"), node("", "c"), node("x", "n"), node("b", "b")],
+            ..Default::default()
+        };
+        distinct_names(&mut graph);
+        let names: Vec<&str> = graph.node.iter().map(|n| n.name.as_str()).collect();
+        assert_eq!(names, ["n", "b", "c", "n#3", "b#4"]);
+    }
+
+    #[test]
+    fn nodes_are_found_in_error_contexts() {
+        assert_eq!(named_node("Evaluating #12 \"conv.1\" Conv"), Some("conv.1"));
+        assert_eq!(named_node("Failed analyse for node #3 \"a b\" Add"), Some("a b"));
+        assert_eq!(named_node("Wiring node \"x.y\", Add {}"), Some("x.y"));
+        assert_eq!(named_node("Building node /m/Resize (Resize)"), Some("/m/Resize"));
+        assert_eq!(named_node("Building node  (Resize)"), None);
+        assert_eq!(named_node("Tensor #3 is wrong"), None);
+    }
+}

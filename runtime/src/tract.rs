@@ -1,0 +1,306 @@
+//! The tract executor.
+//!
+//! A session keeps the model encoded, its weights left in the file they came from, and makes a plan for
+//! each combination of input shapes that it meets ([`crate::plan`]). Threads share plans; each run has a
+//! state of its own. Plans hold copies of the weights in the layouts that tract's kernels want, so how
+//! many are kept depends on the size of the model; the least recently used goes first.
+
+use crate::convert;
+use crate::plan::{Plan, Problem, Signature, Source};
+use crate::preflight::{self, node_name};
+use squint_ir::execute::{Execute, ExecuteError, Observer, Sample, Session, Unsupported};
+use squint_ir::{DType, Dim, Graph, Model, Shape, Tensor, Type, ValueId};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tract_onnx::prelude::{IntoTValue, TVec};
+
+/// Name of the executor.
+const NAME: &str = "tract";
+/// Weight bytes that the plans of one session may hold together.
+const PLAN_BYTES: usize = 512 << 20;
+/// Plans that a session keeps at most, and at least.
+const PLANS: (usize, usize) = (2, 64);
+
+/// Runs models with [tract](https://github.com/sonos/tract), embedded in the program.
+///
+/// Several threads may run samples on one session; tract itself uses no threads of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tract;
+
+impl Execute for Tract {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn preflight(&self, model: &Model) -> Vec<Unsupported> {
+        preflight::check(model)
+    }
+
+    fn prepare<'m>(
+        &'m self,
+        model: &'m Model,
+        observe: &[ValueId],
+    ) -> Result<Box<dyn Session + 'm>, ExecuteError> {
+        Ok(Box::new(TractSession::new(model, observe)?))
+    }
+}
+
+/// A model encoded for tract, and the plans made from it so far.
+struct TractSession<'m> {
+    graph: &'m Graph,
+    bytes: Vec<u8>,
+    dir: Option<PathBuf>,
+    inputs: Vec<Input>,
+    observe: Vec<String>,
+    plans: Mutex<Plans>,
+}
+
+/// A graph input that a sample must give.
+struct Input {
+    name: String,
+    dtype: DType,
+    shape: Option<Shape>,
+}
+
+impl<'m> TractSession<'m> {
+    fn new(model: &'m Model, observe: &[ValueId]) -> Result<Self, ExecuteError> {
+        let load = |problem| ExecuteError::Load { executor: NAME, problem };
+        let graph = model.main();
+        let mut inputs = vec![];
+        for &id in graph.inputs.iter().filter(|id| graph.konst(**id).is_none()) {
+            let name = graph.value(id).name().to_owned();
+            let Some(Type::Tensor { dtype, shape }) = graph.ty(id) else {
+                return Err(load(format!("input `{name}` is not declared to be a tensor")));
+            };
+            inputs.push(Input { name, dtype: *dtype, shape: shape.clone() });
+        }
+        let encoded = squint_proto::encode_for_executor(model).map_err(|e| load(e.to_string()))?;
+        let weights: usize = graph.values().filter_map(|v| graph.konst(v)).map(|t| t.bytes().len()).sum();
+        let capacity = (PLAN_BYTES / weights.max(1)).clamp(PLANS.0, PLANS.1);
+        Ok(TractSession {
+            graph,
+            bytes: encoded.bytes,
+            dir: encoded.dir,
+            inputs,
+            observe: observe.iter().map(|v| graph.value(*v).name().to_owned()).collect(),
+            plans: Mutex::new(Plans { capacity, recent: vec![] }),
+        })
+    }
+
+    /// The plan for a signature, made if there is none; threads that want the same one wait for it.
+    fn with_plan<T>(
+        &self,
+        signature: &Signature,
+        run: impl FnOnce(&Plan) -> Result<T, ExecuteError>,
+    ) -> Result<T, ExecuteError> {
+        let slot = self.plans.lock().unwrap_or_else(PoisonError::into_inner).slot(signature);
+        let plan = slot.get_or_init(|| {
+            let dir = match &self.dir {
+                None => None,
+                Some(dir) => Some(dir.to_str().ok_or_else(|| Problem {
+                    node: None,
+                    message: format!("the folder `{}` is not UTF-8", dir.display()),
+                })?),
+            };
+            Plan::build(Source { bytes: &self.bytes, dir }, signature, &self.observe)
+        });
+        match plan {
+            Ok(plan) => run(plan),
+            Err(problem) => Err(ExecuteError::Load { executor: NAME, problem: self.locate(problem) }),
+        }
+    }
+
+    /// tract's complaint, with the user's node and operator. tract names what it makes from node `n`
+    /// `n.something`.
+    fn locate(&self, problem: &Problem) -> String {
+        let Some(node) = &problem.node else { return problem.message.clone() };
+        let named = |wanted: &str| {
+            let result = || Some(self.graph.producer(self.graph.value_named(wanted)?)?.0);
+            let id = self.graph.ops().find(|id| node_name(self.graph, *id) == wanted).or_else(result)?;
+            Some(self.graph.op(id).qualified_type())
+        };
+        let prefixes =
+            std::iter::successors(Some(node.as_str()), |n| n.rsplit_once('.').map(|(head, _)| head));
+        for name in prefixes {
+            if let Some(op_type) = named(name) {
+                return format!("node `{name}` ({op_type}): {}", problem.message);
+            }
+        }
+        format!("node `{node}`: {}", problem.message)
+    }
+}
+
+impl Session for TractSession<'_> {
+    fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError> {
+        let failed = |problem| ExecuteError::Run { executor: NAME, problem };
+        if let Some((name, _)) = sample.iter().find(|(n, _)| self.inputs.iter().all(|i| i.name != *n)) {
+            let known: Vec<&str> = self.inputs.iter().map(|i| i.name.as_str()).collect();
+            let problem = format!("the model has no such input; it has `{}`", known.join("`, `"));
+            return Err(ExecuteError::Input { input: name.clone(), problem });
+        }
+        let mut signature = Signature::with_capacity(self.inputs.len());
+        let mut arrays = TVec::new();
+        for input in &self.inputs {
+            let wrong = |problem| ExecuteError::Input { input: input.name.clone(), problem };
+            let given = sample.iter().find(|(name, _)| *name == input.name).map(|(_, tensor)| tensor);
+            let tensor = given.ok_or_else(|| wrong("the sample does not have it".into()))?;
+            input.check(tensor).map_err(wrong)?;
+            let array = convert::to_array(tensor).map_err(|e| wrong(e.to_string()))?;
+            signature.push((array.datum_type(), tensor.dims().to_vec()));
+            arrays.push(array.into_tvalue());
+        }
+        self.with_plan(&signature, |plan| {
+            let outputs = plan.run(arrays, observe).map_err(|problem| failed(self.locate(&problem)))?;
+            outputs.iter().map(|o| convert::from_array(o).map_err(|e| failed(e.to_string()))).collect()
+        })
+    }
+}
+
+impl Input {
+    /// Compares a tensor with the declaration.
+    fn check(&self, tensor: &Tensor) -> Result<(), String> {
+        if tensor.dtype() != self.dtype {
+            return Err(format!("the sample has {}, the model wants {}", tensor.dtype(), self.dtype));
+        }
+        let Some(shape) = &self.shape else { return Ok(()) };
+        let fits = |(dim, n): (&Dim, &usize)| dim.known().is_none_or(|d| d == *n as u64);
+        if shape.len() == tensor.rank() && shape.iter().zip(tensor.dims()).all(fits) {
+            return Ok(());
+        }
+        let wanted = Type::tensor(self.dtype, Some(shape.clone()));
+        Err(format!("the sample has shape {:?}, the model wants {wanted}", tensor.dims()))
+    }
+}
+
+/// A plan, or why there is none, once one thread has found out.
+type Slot = Arc<OnceLock<Result<Plan, Problem>>>;
+
+/// Plans by signature, the most recently used last.
+struct Plans {
+    capacity: usize,
+    recent: Vec<(Signature, Slot)>,
+}
+
+impl Plans {
+    fn slot(&mut self, signature: &Signature) -> Slot {
+        let entry = match self.recent.iter().position(|(s, _)| s == signature) {
+            Some(i) => self.recent.remove(i),
+            None => {
+                if self.recent.len() >= self.capacity {
+                    self.recent.remove(0);
+                }
+                (signature.clone(), Slot::default())
+            }
+        };
+        let slot = entry.1.clone();
+        self.recent.push(entry);
+        slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use squint_ir::OpSpec;
+
+    /// `y = Relu(x · w + b)` with a symbolic batch.
+    fn model() -> (Model, Vec<ValueId>) {
+        let mut model = Model::new("g", 17);
+        let g = model.main_mut();
+        let shape = vec![Dim::Symbol("N".into()), Dim::Known(2)];
+        let x = g.add_value("x", Some(Type::tensor(DType::Float, Some(shape))));
+        let w = g.add_const("w", Tensor::from_f32(&[2, 2], &[1.0, 2.0, 3.0, 4.0]));
+        let b = g.add_const("b", Tensor::from_f32(&[2], &[-4.0, 0.5]));
+        let p = g.emit(OpSpec::new("MatMul").name("product").operands([x, w]), "p", None);
+        let s = g.emit(OpSpec::new("Add").name("sum").operands([p, b]), "s", None);
+        let y = g.emit(OpSpec::new("Relu").name("relu").operands([s]), "y", None);
+        (g.inputs, g.outputs) = (vec![x], vec![y]);
+        let out = Type::tensor(DType::Float, None);
+        g.set_type(y, Some(out));
+        (model, vec![x, p, s, y, b])
+    }
+
+    fn sample(dims: &[usize], data: &[f32]) -> Sample {
+        vec![("x".into(), Tensor::from_f32(dims, data))]
+    }
+
+    #[test]
+    fn every_observed_value_is_seen_once() {
+        let (model, observe) = model();
+        let session = Tract.prepare(&model, &observe).unwrap();
+        for n in [1, 3] {
+            let data: Vec<f32> = (0..2 * n).map(|i| i as f32).collect();
+            let mut seen = vec![vec![]; observe.len()];
+            let outputs = session.run(&sample(&[n, 2], &data), &mut |i, dims, x| {
+                seen[i].push((dims.to_vec(), x.to_vec()));
+            });
+            let outputs = outputs.unwrap();
+            assert!(seen.iter().all(|s| s.len() == 1), "{seen:?}");
+            assert_eq!(seen[0][0], (vec![n, 2], data));
+            assert_eq!(seen[1][0].1[..2], [3.0, 4.0]);
+            assert_eq!(seen[2][0].1[..2], [-1.0, 4.5]);
+            assert_eq!(seen[3][0].1[..2], [0.0, 4.5]);
+            assert_eq!(seen[4][0].1, [-4.0, 0.5]);
+            assert_eq!(outputs[0].to_f32s(), seen[3][0].1);
+        }
+    }
+
+    #[test]
+    fn half_precision_is_observed_in_single() {
+        let mut model = Model::new("g", 17);
+        let g = model.main_mut();
+        let x = g.add_value("x", Some(Type::tensor(DType::Float16, Some(vec![Dim::Known(2)]))));
+        let y = g.emit(OpSpec::new("Neg").operands([x]), "y", Some(Type::tensor(DType::Float16, None)));
+        (g.inputs, g.outputs) = (vec![x], vec![y]);
+        let halves = [0x00, 0x3c, 0x00, 0xc1];
+        let sample =
+            vec![("x".to_owned(), Tensor::raw(DType::Float16, &[2], halves.to_vec().into()).unwrap())];
+        let mut seen = vec![];
+        let session = Tract.prepare(&model, &[y]).unwrap();
+        let outputs = session.run(&sample, &mut |_, _, x| seen.extend_from_slice(x)).unwrap();
+        assert_eq!(seen, [-1.0, 2.5]);
+        assert_eq!((outputs[0].dtype(), outputs[0].to_f32s()), (DType::Float16, seen));
+    }
+
+    #[test]
+    fn samples_that_do_not_fit_are_refused() {
+        let (model, _) = model();
+        let session = Tract.prepare(&model, &[]).unwrap();
+        let error = |s: &Sample| session.run(s, &mut |_, _, _| ()).unwrap_err().to_string();
+        assert_eq!(
+            error(&sample(&[1, 3], &[0.0; 3])),
+            "input `x`: the sample has shape [1, 3], the model wants float[N,2]"
+        );
+        let ints = vec![("x".to_owned(), Tensor::from_i64(&[1, 2], &[0, 0]))];
+        assert_eq!(error(&ints), "input `x`: the sample has int64, the model wants float");
+        let other = vec![("z".to_owned(), Tensor::from_f32(&[], &[0.0]))];
+        assert_eq!(error(&other), "input `z`: the model has no such input; it has `x`");
+        assert_eq!(error(&vec![]), "input `x`: the sample does not have it");
+    }
+
+    #[test]
+    fn a_failing_operator_is_named() {
+        let (mut model, _) = model();
+        let g = model.main_mut();
+        let x = g.inputs[0];
+        let indices = g.add_const("i", Tensor::from_i64(&[1], &[7]));
+        let y = g.emit(OpSpec::new("Gather").name("pick").operands([x, indices]), "z", None);
+        g.outputs.push(y);
+        g.set_type(y, Some(Type::tensor(DType::Float, None)));
+        let session = Tract.prepare(&model, &[]).unwrap();
+        let error = session.run(&sample(&[1, 2], &[0.0; 2]), &mut |_, _, _| ()).unwrap_err();
+        assert!(error.to_string().contains("node `pick` (Gather)"), "{error}");
+    }
+
+    #[test]
+    fn old_plans_make_room() {
+        let mut plans = Plans { capacity: 2, recent: vec![] };
+        let signature = |n| vec![(tract_onnx::prelude::DatumType::F32, vec![n])];
+        let first = plans.slot(&signature(1));
+        plans.slot(&signature(2));
+        assert!(Arc::ptr_eq(&first, &plans.slot(&signature(1))), "kept");
+        plans.slot(&signature(3));
+        assert!(Arc::ptr_eq(&first, &plans.slot(&signature(1))), "used more recently than 2");
+        assert_eq!(plans.recent.len(), 2);
+    }
+}
