@@ -1,0 +1,38 @@
+"""Runs the squint binary under test."""
+
+import subprocess
+from pathlib import Path
+
+TIMEOUT_SECONDS = 600
+
+
+class SquintError(Exception):
+    """squint exited with an error; the message is the last line it wrote."""
+
+
+class Squint:
+    """The command line of one squint binary."""
+
+    def __init__(self, binary: Path):
+        self._binary = binary
+
+    def quantize(self, model: Path, output: Path, data: Path, *options: str) -> Path:
+        """`squint quantize MODEL -o OUT --data DATA`; returns `output`."""
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.unlink(missing_ok=True)
+        self._run("quantize", str(model), "-o", str(output), "--data", str(data), *options)
+        return output
+
+    def print(self, model: Path) -> str:
+        """`squint print MODEL`: the model as ONNX text."""
+        return self._run("print", str(model))
+
+    def _run(self, *arguments: str) -> str:
+        command = [self._binary, *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_SECONDS
+        )
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+            raise SquintError(f"exit {done.returncode}: {' / '.join(lines[:3])}")
+        return done.stdout

@@ -1,0 +1,135 @@
+"""The oracle: quantizes real models with squint and asks ONNX Runtime what became of them.
+
+usage: oracle.py --squint BINARY --repository DIR --zoo DIR --work DIR [--quick] [--only NAME]
+
+`cargo xtask oracle` makes the environment, builds the binary and starts this script. Nothing here measures time.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import onnx
+import onnx.checker
+import onnx.parser
+
+from cases import CASES, QUICK_START, Case
+from compiler import Squint
+from measure import all_finite, coverage, operators, sqnr
+from report import Report
+from subjects import QuickStart, Subject, ZooModel
+
+
+def main() -> int:
+    """Runs the selected cases; 0 if every check passed."""
+    arguments = _arguments()
+    squint = Squint(arguments.squint)
+    report = Report()
+    for case in _selected(arguments):
+        with report.step(f"{case.name}/run"):
+            run_case(case, _subject(case, arguments), squint, arguments.work / "models" / case.name, report)
+    return report.close()
+
+
+def run_case(case: Case, subject: Subject, squint: Squint, folder: Path, report: Report) -> None:
+    """All checks of one row. An exception (squint refuses, the runtime refuses) ends the row as one failure."""
+    quantized = squint.quantize(subject.model, folder / "quantized.onnx", subject.data)
+    with report.step(f"{case.name}/checker"):
+        onnx.checker.check_model(quantized, full_check=True)
+        report.check(f"{case.name}/checker", True, "onnx.checker accepts the file")
+    check_integers(case, quantized, report)
+    check_outputs(case, subject, quantized, report)
+    if case.text:
+        for kind, path in (("float", subject.model), ("quantized", quantized)):
+            with report.step(f"{case.name}/text-{kind}"):
+                check_text(f"{case.name}/text-{kind}", squint.print(path), path, report)
+    if case.threads:
+        with report.step(f"{case.name}/threads"):
+            check_threads(case, subject, squint, folder, report)
+
+
+def check_integers(case: Case, quantized: Path, report: Report) -> None:
+    """The runtime loads the file and executes as many contractions in integers as the row says."""
+    name = f"{case.name}/integer" if case.integer is not None else f"{case.name}/loads"
+    with report.step(name):
+        seen = coverage(quantized)
+        ok = (
+            (case.integer is None or seen.integer >= case.integer)
+            and (case.max_float is None or seen.floating <= case.max_float)
+            and (case.max_float_conv is None or seen.float_convs <= case.max_float_conv)
+        )
+        report.check(name, ok, f"{seen}{_at_least(case.integer)}")
+
+
+def check_outputs(case: Case, subject: Subject, quantized: Path, report: Report) -> None:
+    """Outputs are finite, close to float, and the score holds."""
+    with report.step(f"{case.name}/outputs"):
+        scored = case.metric is not None
+        before = subject.evaluate(subject.model, scored)
+        after = subject.evaluate(quantized, scored)
+        ratio = sqnr(before.outputs, after.outputs)
+        finite = all_finite(after.outputs)
+        detail = f"{len(after.outputs)} runs, {'finite' if finite else 'NaN or infinity'}, SQNR {ratio:.2f} dB"
+        report.check(f"{case.name}/outputs", finite, detail)
+        if case.sqnr_db is not None:
+            report.check(f"{case.name}/sqnr", ratio >= case.sqnr_db, f"{ratio:.2f} dB{_at_least(case.sqnr_db)}")
+        if case.metric is not None and case.max_drop is not None:
+            was, now = before.score[case.metric], after.score[case.metric]
+            ok = was - now <= case.max_drop + 1e-9  # scores are ratios of counts: forgive their rounding
+            detail = f"{case.metric} {was:.4f} -> {now:.4f} (drop at most {case.max_drop})"
+            report.check(f"{case.name}/score", ok, detail)
+
+
+def check_text(name: str, text: str, path: Path, report: Report) -> None:
+    """ONNX's own parser reads what squint prints, and finds the operators of the file."""
+    parsed = onnx.parser.parse_model(text)
+    onnx.checker.check_model(parsed)
+    expected = operators(onnx.load(path, load_external_data=False).graph)
+    found = operators(parsed.graph)
+    report.check(name, found == expected, f"{found.total()} operators, {len(text)} characters")
+
+
+def check_threads(case: Case, subject: Subject, squint: Squint, folder: Path, report: Report) -> None:
+    """The number of threads does not show in the bytes."""
+    one, two = (
+        squint.quantize(subject.model, folder / f"threads-{n}" / "quantized.onnx", subject.data, "--threads", str(n))
+        for n in (1, 2)
+    )
+    same = one.read_bytes() == two.read_bytes()
+    report.check(f"{case.name}/threads", same, "1 and 2 threads: " + ("same bytes" if same else "bytes differ"))
+
+
+def _at_least(bound: float | None) -> str:
+    return "" if bound is None else f" (at least {bound})"
+
+
+def _selected(arguments: argparse.Namespace) -> list[Case]:
+    """The rows to run; says so when the zoo's are left out."""
+    cases = [case for case in CASES if arguments.only in (None, case.name)]
+    if arguments.quick or not arguments.zoo.is_dir():
+        reason = "--quick" if arguments.quick else f"no folder {arguments.zoo}"
+        left_out = [case.name for case in cases if case.name != QUICK_START]
+        print(f"skipped {len(left_out)} zoo cases ({reason})", flush=True)
+        cases = [case for case in cases if case.name == QUICK_START]
+    return cases
+
+
+def _subject(case: Case, arguments: argparse.Namespace) -> Subject:
+    if case.name == QUICK_START:
+        return QuickStart(arguments.repository / "examples" / "quickstart")
+    return ZooModel(arguments.zoo, case.name, arguments.work / "feeds")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--squint", type=Path, required=True, help="binary under test")
+    parser.add_argument("--repository", type=Path, required=True, help="root of the repository")
+    parser.add_argument("--zoo", type=Path, required=True, help="folder of zoo models; skipped if it is not there")
+    parser.add_argument("--work", type=Path, required=True, help="folder for calibration feeds and quantized files")
+    parser.add_argument("--quick", action="store_true", help="the quick-start model only")
+    parser.add_argument("--only", metavar="NAME", help="one case")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+//! Where things are, and building the binary under test with the cargo that runs this program.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Root of the repository.
+pub(crate) fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("invariant: xtask lies in a folder of the repository")
+}
+
+/// Cargo's target folder, wherever the user's settings put it.
+pub(crate) fn target_folder() -> Result<PathBuf> {
+    let output = cargo(&["metadata", "--no-deps", "--format-version", "1"])?;
+    let metadata: Value = serde_json::from_slice(&output).context("cannot read cargo's metadata")?;
+    let folder = metadata["target_directory"].as_str().context("cargo's metadata names no target folder")?;
+    Ok(folder.into())
+}
+
+/// Builds `squint` (`options` choose the profile) and returns the binary that cargo reports.
+pub(crate) fn squint(options: &[&str]) -> Result<PathBuf> {
+    let mut arguments = vec!["build", "--package", "squint", "--bin", "squint"];
+    arguments.extend(["--message-format", "json-render-diagnostics"]);
+    arguments.extend(options);
+    let output = cargo(&arguments)?;
+    executable(&output).context("cargo built `squint` but reported no executable")
+}
+
+/// The last executable named in cargo's stream of JSON messages.
+fn executable(messages: &[u8]) -> Option<PathBuf> {
+    let lines = messages.split(|&byte| byte == b'\n');
+    let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
+}
+
+/// Runs cargo in the repository and returns its standard output; its messages go to the terminal.
+fn cargo(arguments: &[&str]) -> Result<Vec<u8>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(repository()).stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = command.output().context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("`cargo {}` failed", arguments.join(" "));
+    }
+    Ok(output.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_found_among_other_messages() {
+        let messages = br#"{"reason":"compiler-artifact","executable":null}
+not json
+{"reason":"compiler-artifact","executable":"/t/debug/squint"}
+{"reason":"build-finished","success":true}
+"#;
+        assert_eq!(executable(messages), Some(PathBuf::from("/t/debug/squint")));
+        assert_eq!(executable(b""), None);
+    }
+}
