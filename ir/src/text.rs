@@ -1,8 +1,8 @@
 //! ONNX textual syntax: how squint reads fixtures, and prints models in snapshots, dumps and diagnostics.
 //!
-//! The grammar is `onnx/docs/Syntax.md` (onnx 1.23) as `onnx/defs/parser.cc` reads it. What is printed here is
-//! accepted there; in the other direction everything that `onnx.printer` writes is accepted here, but for the
-//! `...` in place of sub-byte constants.
+//! The grammar is `onnx/docs/Syntax.md` (onnx 1.23) as `onnx/defs/parser.cc` reads it. What is printed here
+//! is accepted there; in the other direction everything that `onnx.printer` writes is accepted here, but for
+//! the `...` in place of sub-byte constants.
 //!
 //! ```text
 //! <ir_version: 10, opset_import: ["" : 21]>
@@ -50,13 +50,16 @@ use crate::{GraphId, Model, OpId, Tensor, ValueId};
 /// What a printer says about a value in a comment.
 pub type Facts<'a> = dyn Fn(GraphId, ValueId) -> Option<String> + 'a;
 
+/// Where the printer says that an elided constant is.
+pub type Locate<'a> = dyn Fn(&Tensor) -> Option<String> + 'a;
+
 /// How a model is printed. The default prints everything the syntax can say, and no comments.
 #[derive(Clone, Copy, Default)]
 pub struct PrintOptions<'a> {
     /// Constants with more elements are printed by hash: `["location": "sha256:..", "length": ".."]`.
     pub elide: Option<usize>,
     /// The location to print for an elided constant instead of its hash, for those that have a better one.
-    pub location: Option<&'a dyn Fn(&Tensor) -> Option<String>>,
+    pub location: Option<&'a Locate<'a>>,
     /// A comment for a value, at the end of the line that defines it.
     pub facts: Option<&'a Facts<'a>>,
     /// Whether the ids of operators and values are printed as comments.

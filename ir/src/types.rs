@@ -99,8 +99,8 @@ impl fmt::Display for Dim {
 }
 
 impl fmt::Display for Type {
-    /// The type in ONNX textual syntax: `float[N,3,?]`, `seq(float[2])`, `float` for a scalar, `float[]` for unknown
-    /// rank.
+    /// The type in ONNX textual syntax: `float[N,3,?]`, `seq(float[2])`, `float` for a scalar, `float[]` for
+    /// unknown rank.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let body = |f: &mut fmt::Formatter<'_>, dtype: &DType, shape: &Option<Shape>| {
             write!(f, "{dtype}")?;

@@ -1,13 +1,15 @@
 //! What a well-formed model is. Every violation is reported, not only the first.
 //!
 //! Structure, which every edit has to keep ([`Level::Structure`]):
-//! - every operand and every graph output is an input, a constant, a captured value, or the result of an operator;
+//! - every operand and every graph output is an input, a constant, a captured value, or the result of an
+//!   operator;
 //! - an input, a constant or a captured value is not also the result of an operator, and a captured value is
 //!   neither an input nor a constant;
 //! - ids of inputs, outputs and bodies stand for values and graphs that have not been removed;
 //! - a value is an input once;
 //! - there is no cycle, also none through a body (a body depends on what it captures);
-//! - a body belongs to one operator, and says to which; so does the body of a function;
+//! - a body belongs to one operator, and says to which; every other graph is the main one or a function's;
+//! - (names are unique within a graph, and a value has one producer: the graph cannot hold otherwise);
 //! - a captured value stands in a body, and its slot is filled by the operator that owns the body;
 //! - the name that a captured value has outside is not the name of another value inside;
 //! - attribute names are unique within an operator; values and operator types have names;
@@ -17,7 +19,8 @@
 //! - an operator set is imported for every domain, by the model and by each function (warning);
 //! - a value does not have the name of a value of a graph around it (warning);
 //! - operators of a graph have different names (warning);
-//! - functions have different keys (domain, name, overload), and do not call themselves, also not through others;
+//! - functions have different keys (domain, name, overload), and do not call themselves, also not through
+//!   others;
 //! - a function has no constants, and its attributes have different names;
 //! - a call gives no more operands and results than the function has;
 //! - references to attributes stand in functions only, and name an attribute of the function.
@@ -94,7 +97,8 @@ pub fn verify(model: &Model) -> Vec<Violation> {
     verify_at(model, Level::File)
 }
 
-/// Checks a model. The result is empty if nothing is wrong; its order is that of graphs, operators and values.
+/// Checks a model. The result is empty if nothing is wrong; its order is that of graphs, operators and
+/// values.
 ///
 /// Linear in the size of the model.
 pub fn verify_at(model: &Model, level: Level) -> Vec<Violation> {
@@ -140,7 +144,9 @@ impl Report<'_> {
         let g = self.model.graph(graph);
         let label = match entity {
             Entity::Graph => format!("graph `{}`", g.name),
-            Entity::Op(op) => format!("graph `{}`, `{}` ({})", g.name, g.label(op), g.op(op).qualified_type()),
+            Entity::Op(op) => {
+                format!("graph `{}`, `{}` ({})", g.name, g.label(op), g.op(op).qualified_type())
+            }
             Entity::Value(v) => format!("graph `{}`, value `{}`", g.name, g.value(v).name()),
         };
         self.found.push(Violation { severity, graph, entity, label, message });

@@ -63,6 +63,11 @@ pub fn calibrate(
             statistics.dims.insert(*v, dims);
         }
     }
+    for (name, dims) in into_inner(work.first) {
+        if let Some(v) = model.main().value_named(&name) {
+            statistics.dims.insert(v, dims);
+        }
+    }
     Ok(statistics)
 }
 
@@ -94,12 +99,14 @@ struct Work<'a> {
     stop: AtomicBool,
     /// The failure of the earliest sample, so that the message does not depend on threads.
     failure: Mutex<Option<(usize, PassError)>>,
+    /// Inputs of the first sample with their dimensions.
+    first: Mutex<Vec<(String, Vec<usize>)>>,
 }
 
 impl<'a> Work<'a> {
     fn new(session: &'a dyn Session, samples: &'a dyn Samples, progress: &'a dyn Progress) -> Work<'a> {
         let (next, done, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
-        Work { session, samples, progress, next, done, stop, failure: Mutex::new(None) }
+        Work { session, samples, progress, next, done, stop, failure: Mutex::new(None), first: Mutex::new(Vec::new()) }
     }
 
     fn take_all(&self, n: usize, parts: &Mutex<Vec<Vec<Seen>>>) {
@@ -128,6 +135,9 @@ impl<'a> Work<'a> {
 
     fn one(&self, i: usize, seen: &mut [Seen]) -> Result<(), PassError> {
         let sample = self.samples.get(i).map_err(PassError::Data)?;
+        if i == 0 {
+            *lock(&self.first) = sample.iter().map(|(name, t)| (name.clone(), t.dims().to_vec())).collect();
+        }
         self.session.run(&sample, &mut |slot, dims, data| {
             let s = &mut seen[slot];
             s.sketch.observe(data);

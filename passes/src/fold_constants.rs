@@ -101,8 +101,16 @@ fn fold_reshape(model: &mut Model, cx: &mut PassCx<'_>, id: OpId) -> bool {
         return false;
     }
     let result = g.result(id, 0).map(|v| cx.fact(model, v)).unwrap_or_default();
-    let wanted = cx.fact(model, shape).dims.filter(|d| d.iter().all(|d| *d != Dim::Known(0))).or(result.shape);
-    let Some(wanted) = wanted else { return false };
+    // What is written (where −1 reads as unknown and 0 means "as the operand"), and what comes of it.
+    let written = cx.fact(model, shape).dims;
+    let wanted = match (result.shape, written) {
+        (Some(r), Some(w)) if r.len() == w.len() => {
+            r.into_iter().zip(w).map(|(r, w)| if r.known().is_some() { r } else { w }).collect()
+        }
+        (Some(r), _) => r,
+        (None, Some(w)) => w,
+        (None, None) => return false,
+    };
     let open = wanted.iter().filter(|d| d.known().is_none()).count();
     if open > 1 || wanted.contains(&Dim::Known(0)) {
         return false;

@@ -14,6 +14,8 @@
 mod pattern;
 mod rewrite;
 mod rules;
+#[cfg(test)]
+mod testing;
 
 use crate::infer_types::InferTypes;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
@@ -26,9 +28,8 @@ use squint_ir::Model;
 pub(crate) struct Rule {
     /// Name in kebab case: `--trace-rule`, filetests and provenance spell it so.
     pub(crate) name: &'static str,
-    /// What it replaces: lines `result = Op (operands)`, the last one the root. `A|B` are alternatives,
-    /// `b?` an operand that may be missing.
-    pub(crate) pattern: &'static str,
+    /// What it replaces, in the spellings it has, tried in order; [`Pattern`] has the syntax.
+    pub(crate) patterns: &'static [&'static str],
     /// Checks guards and rewrites.
     pub(crate) apply: fn(&mut Rewrite<'_, '_>) -> Result<(), Miss>,
 }
@@ -46,11 +47,11 @@ impl Pass for Fuse {
     }
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        apply_all(&rules::all(), model, cx)
+        apply_all(&rules::all(), model, cx).map(|(changed, _)| changed)
     }
 }
 
-/// A rule as a pass of its own.
+/// A rule as a pass of its own. It notes where its pattern fits but a guard does not hold.
 pub(crate) fn rule_named(name: &str) -> Option<impl Pass + use<>> {
     rules::all().into_iter().find(|r| r.name == name).map(Single)
 }
@@ -67,26 +68,38 @@ impl Pass for Single {
     }
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        apply_all(&[self.0], model, cx)
+        let (changed, misses) = apply_all(&[self.0], model, cx)?;
+        for (node, Miss(why)) in misses {
+            cx.notes.add(node, format!("{} does not apply: {why}", self.0.name));
+        }
+        Ok(changed)
     }
 }
 
 /// More sweeps than any rule set here needs; a bound against rules that undo each other.
 const MAX_SWEEPS: usize = 32;
 
-fn apply_all(rules: &[Rule], model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-    let patterns: Vec<(Rule, Pattern)> = rules.iter().map(|r| (*r, Pattern::parse(r.pattern))).collect();
-    let mut changed = false;
+/// Matches at which a guard did not hold, by the label of their root.
+type Misses = Vec<(String, Miss)>;
+
+fn apply_all(rules: &[Rule], model: &mut Model, cx: &mut PassCx<'_>) -> Result<(Changed, Misses), PassError> {
+    let compile = |r: &Rule| r.patterns.iter().map(|p| (*r, Pattern::parse(p))).collect::<Vec<_>>();
+    let patterns: Vec<(Rule, Pattern)> = rules.iter().flat_map(compile).collect();
+    let (mut changed, mut misses) = (false, Misses::new());
     for _ in 0..MAX_SWEEPS {
         InferTypes.run(model, cx)?;
         let mut again = false;
+        misses.clear();
         for op in model.main().topo().map_err(|c| PassError::Model(c.to_string()))? {
             for (rule, pattern) in &patterns {
                 if !model.main().has_op(op) {
                     break;
                 }
                 let Some(found) = pattern.matches(model.main(), op) else { continue };
-                again |= Rewrite::new(model, cx, rule.name, found).run(rule.apply);
+                match Rewrite::new(model, cx, rule.name, found).run(rule.apply) {
+                    Ok(()) => again = true,
+                    Err(miss) => misses.push((model.main().label(op), miss)),
+                }
             }
         }
         changed |= again;
@@ -94,7 +107,7 @@ fn apply_all(rules: &[Rule], model: &mut Model, cx: &mut PassCx<'_>) -> Result<C
             break;
         }
     }
-    Ok(changed.into())
+    Ok((changed.into(), misses))
 }
 
 #[cfg(test)]
@@ -105,8 +118,12 @@ mod tests {
     fn patterns_parse_and_names_are_unique() {
         let mut names: Vec<_> = rules::all().iter().map(|r| r.name).collect();
         for r in rules::all() {
-            Pattern::parse(r.pattern);
-            assert!(r.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{}", r.name);
+            r.patterns.iter().for_each(|p| drop(Pattern::parse(p)));
+            assert!(
+                r.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'),
+                "{}",
+                r.name
+            );
         }
         names.sort_unstable();
         let n = names.len();

@@ -6,7 +6,7 @@
 //! passes know less.
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use squint_ir::{Dim, Model, Shape, ValueTable};
+use squint_ir::{Dim, Model, Shape, ValueId, ValueTable};
 use squint_ops::{Fact, InferCx};
 
 /// The pass.
@@ -27,38 +27,66 @@ impl Pass for InferTypes {
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
         let g = model.main();
-        cx.facts = ValueTable::new();
-        for v in &g.inputs {
-            if let Some(ty) = g.ty(*v) {
-                cx.facts.insert(*v, Fact::from_type(ty));
-            }
+        let inputs = g.inputs.iter().filter_map(|v| Some((*v, Fact::from_type(g.ty(*v)?))));
+        let mut facts = ValueTable::new();
+        for (v, f) in inputs {
+            facts.insert(v, f);
         }
-        for op in g.topo().map_err(|c| PassError::Model(c.to_string()))? {
-            let node = g.op(op);
-            let results = g.results(op);
-            let inferred = squint_ops::row(&node.domain, &node.op_type).and_then(|row| {
-                let inputs: Vec<Option<Fact>> =
-                    g.operands(op).into_iter().map(|v| v.map(|v| cx.fact(model, v))).collect();
-                let opset = model.opset(&node.domain).unwrap_or(1);
-                let site = InferCx { op: node, opset, inputs: &inputs, n_results: results.len() };
-                match (row.infer)(&site) {
-                    Ok(facts) => Some(facts),
-                    Err(e) => {
-                        cx.notes.add(g.label(op), format!("shapes of this {} contradict: {e}", node.op_type));
-                        None
-                    }
-                }
-            });
-            let mut inferred = inferred.unwrap_or_default().into_iter();
-            for v in results {
-                let fact = inferred.next().unwrap_or_default();
-                let Some(v) = v else { continue };
-                let declared = g.ty(v).map(Fact::from_type).unwrap_or_default();
-                cx.facts.insert(v, join(fact, declared));
-            }
-        }
+        cx.facts = infer(model, facts, &mut |node, problem| cx.notes.add(node, problem))?;
         Ok(Changed::No)
     }
+}
+
+/// The facts of every value when graph inputs have exactly the given dimensions; inputs without an entry
+/// are as declared.
+///
+/// # Errors
+/// If the graph has a cycle.
+pub(crate) fn infer_concrete(model: &Model, dims: &ValueTable<Vec<usize>>) -> Result<ValueTable<Fact>, PassError> {
+    let g = model.main();
+    let mut facts = ValueTable::new();
+    for v in &g.inputs {
+        let declared = g.ty(*v).map(Fact::from_type).unwrap_or_default();
+        let seen = dims.get(*v).map(|d| d.iter().map(|n| Dim::from(*n)).collect());
+        facts.insert(*v, Fact { shape: seen.or(declared.shape.clone()), ..declared });
+    }
+    infer(model, facts, &mut |_, _| {})
+}
+
+fn infer(
+    model: &Model,
+    mut facts: ValueTable<Fact>,
+    contradiction: &mut dyn FnMut(String, String),
+) -> Result<ValueTable<Fact>, PassError> {
+    let g = model.main();
+    let known = |facts: &ValueTable<Fact>, v: ValueId| match g.konst(v) {
+        Some(t) => Fact::constant(t.clone()),
+        None => facts.get(v).cloned().or_else(|| g.ty(v).map(Fact::from_type)).unwrap_or_default(),
+    };
+    for op in g.topo().map_err(|c| PassError::Model(c.to_string()))? {
+        let node = g.op(op);
+        let results = g.results(op);
+        let inferred = squint_ops::row(&node.domain, &node.op_type).and_then(|row| {
+            let inputs: Vec<Option<Fact>> =
+                g.operands(op).into_iter().map(|v| v.map(|v| known(&facts, v))).collect();
+            let opset = model.opset(&node.domain).unwrap_or(1);
+            match (row.infer)(&InferCx { op: node, opset, inputs: &inputs, n_results: results.len() }) {
+                Ok(facts) => Some(facts),
+                Err(e) => {
+                    contradiction(g.label(op), format!("shapes of this {} contradict: {e}", node.op_type));
+                    None
+                }
+            }
+        });
+        let mut inferred = inferred.unwrap_or_default().into_iter();
+        for v in results {
+            let fact = inferred.next().unwrap_or_default();
+            let Some(v) = v else { continue };
+            let declared = g.ty(v).map(Fact::from_type).unwrap_or_default();
+            facts.insert(v, join(fact, declared));
+        }
+    }
+    Ok(facts)
 }
 
 /// The more precise of what is inferred and what is declared; inferred where they contradict, since

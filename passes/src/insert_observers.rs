@@ -1,13 +1,13 @@
 //! `insert-observers`: decides which values are watched during calibration.
 //!
 //! Watching does not rewire anything: the list is a side table that the executor is given. A value is
-//! watched if a target could quantize it: a float activation that an operator with an integer kernel
-//! reads or makes. Constants need no watching.
+//! watched if a target could quantize it: an activation that a unit with an integer kernel reads or makes.
+//! What lies inside a unit (between a Conv and the Relu it absorbs) and constants need no watching.
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use crate::plan::sites;
+use crate::plan::{resolve_target, sites, units};
 use squint_ir::{Model, ValueTable};
-use squint_targets::{Support, target};
+use squint_targets::Support;
 
 /// The pass.
 pub(crate) struct InsertObservers;
@@ -26,18 +26,17 @@ impl Pass for InsertObservers {
     }
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        let target = target(&cx.config.target)
-            .ok_or_else(|| PassError::Config(format!("unknown target `{}`", cx.config.target)))?;
+        let target = resolve_target(&cx.config.target)?;
+        let sites = sites(model, cx)?;
         let mut seen = ValueTable::new();
         let mut observed = Vec::new();
-        for (_, site) in sites(model, cx)? {
-            if !matches!(target.support(&site), Support::Integer { .. } | Support::Absorbed) {
+        for unit in units(model.main(), target, &sites) {
+            if !matches!(unit.support, Support::Integer { .. }) {
                 continue;
             }
-            let reads = site.activations().into_iter().filter_map(|s| site.operand(s as usize));
-            for o in reads.chain(site.results.iter().flatten()) {
-                if o.konst().is_none() && seen.insert(o.value, ()).is_none() {
-                    observed.push(o.value);
+            for v in unit.reads.into_iter().chain(unit.makes) {
+                if seen.insert(v, ()).is_none() {
+                    observed.push(v);
                 }
             }
         }

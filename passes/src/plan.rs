@@ -13,11 +13,15 @@ mod params;
 mod place;
 mod units;
 
+pub(crate) use units::units;
+
+use crate::infer_types::infer_concrete;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::report::{Fate, NodeReport};
 use squint_ir::affine::QuantParams;
 use squint_ir::types::known_dims;
 use squint_ir::{DType, Graph, Model, OpId, OpTable, ValueId, ValueTable};
+use squint_ops::Fact;
 use squint_targets::{Operand, Site, Target, target};
 use std::fmt::Write as _;
 
@@ -95,7 +99,8 @@ impl Pass for PlanQuantization {
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
         let target = resolve_target(&cx.config.target)?;
         let sites = sites(model, cx)?;
-        let units = units::units(model, cx, target, &sites);
+        let mut units = units::units(model.main(), target, &sites);
+        units::fix(model, cx, &sites, &mut units);
         let integer = place::place(model.main(), target, &sites, &units);
         cx.plan = params::plan(model, cx, target, &sites, &units, &integer);
         cx.plan.report = report(model, &cx.plan, &sites)?;
@@ -114,10 +119,13 @@ pub(crate) fn resolve_target(name: &str) -> Result<&'static dyn Target, PassErro
 /// Every operator of the main graph that has a row, in order of execution.
 pub(crate) fn sites<'m>(model: &'m Model, cx: &PassCx<'_>) -> Result<Vec<(OpId, Site<'m>)>, PassError> {
     let g = model.main();
+    // Costs need lengths, so symbols stand for what the first sample had.
+    let concrete = infer_concrete(model, &cx.statistics.dims)?;
     let operand = |value: ValueId| {
         let fact = cx.fact(model, value);
+        let inferred = |f: &Fact| f.shape.as_deref().and_then(known_dims);
         let seen = cx.statistics.dims.get(value).cloned();
-        let dims = seen.or_else(|| fact.shape.as_deref().and_then(known_dims));
+        let dims = seen.or_else(|| inferred(&fact)).or_else(|| concrete.get(value).and_then(inferred));
         Operand { value, fact, dims }
     };
     let opset = model.onnx_opset();

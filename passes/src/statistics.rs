@@ -8,7 +8,7 @@ use squint_ir::{ValueId, ValueTable};
 pub struct Statistics {
     /// Distribution of elements.
     pub sketches: ValueTable<Sketch>,
-    /// Dimensions in the first sample.
+    /// Dimensions of observed values and of graph inputs in the first sample.
     pub dims: ValueTable<Vec<usize>>,
     /// Number of samples.
     pub samples: usize,
@@ -18,10 +18,5 @@ impl Statistics {
     /// The distribution of a value, if any element of it was seen.
     pub fn sketch(&self, v: ValueId) -> Option<&Sketch> {
         self.sketches.get(v)
-    }
-
-    /// Elements of a value in the first sample.
-    pub fn elements(&self, v: ValueId) -> Option<usize> {
-        self.dims.get(v).map(|d| d.iter().product())
     }
 }

@@ -24,7 +24,8 @@ impl Parser<'_, '_> {
     pub(super) fn attribute_value(&mut self) -> Result<AttributeValue, TextError> {
         let mut kind = 0;
         if self.eat(b':')? {
-            kind = attribute_kind(self.token.text).ok_or_else(|| self.unexpected("the kind of an attribute"))?;
+            kind =
+                attribute_kind(self.token.text).ok_or_else(|| self.unexpected("the kind of an attribute"))?;
             self.bump()?;
         }
         self.expect(b'=')?;
@@ -87,7 +88,8 @@ impl Parser<'_, '_> {
         let mixed = || self.error_at(at, "the values of a list must be of one kind");
         macro_rules! all_of {
             ($list:ident, $($pattern:pat => $value:expr),+) => {{
-                let values: Option<Vec<_>> = all.into_iter().map(|v| match v { $($pattern => Some($value),)+ _ => None }).collect();
+                let value = |v| match v { $($pattern => Some($value),)+ _ => None };
+                let values: Option<Vec<_>> = all.into_iter().map(value).collect();
                 AttributeValue::Plain(AttrValue::$list(values.ok_or_else(mixed)?))
             }};
         }

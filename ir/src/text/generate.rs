@@ -7,8 +7,9 @@
 //! | `gen:iota?start=0&step=1` | `start`, `start + step`, … |
 //! | `gen:fill?value=0` | all the same |
 //!
-//! Random bits come from SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
-//! The rounding makes the elements independent of the last bit of the mathematical library.
+//! Random bits come from SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+//! generators", 2014). The rounding makes the elements independent of the last bit of the mathematical
+//! library.
 
 use super::ExternalRef;
 use crate::{Bytes, DType, Tensor, tensor};
@@ -41,13 +42,19 @@ fn elements(name: &str, query: &str, n: usize) -> Result<Vec<f64>, String> {
         "uniform" => &[("seed", 0.0), ("lo", -1.0), ("hi", 1.0)],
         "iota" => &[("start", 0.0), ("step", 1.0)],
         "fill" => &[("value", 0.0)],
-        _ => return Err(format!("there is no formula `{name}`; there are `randn`, `uniform`, `iota` and `fill`")),
+        _ => {
+            return Err(format!(
+                "there is no formula `{name}`; there are `randn`, `uniform`, `iota` and `fill`"
+            ));
+        }
     };
     if let Some((key, _)) = given.iter().find(|(k, _)| !known.iter().any(|(name, _)| k == name)) {
         return Err(format!("`{name}` has no parameter `{key}`"));
     }
-    let p: Vec<f64> =
-        known.iter().map(|(k, default)| given.iter().find(|(g, _)| g == k).map_or(*default, |(_, v)| *v)).collect();
+    let p: Vec<f64> = known
+        .iter()
+        .map(|(k, default)| given.iter().find(|(g, _)| g == k).map_or(*default, |(_, v)| *v))
+        .collect();
     let mut random = SplitMix(p[0] as u64);
     Ok(match name {
         "randn" => (0..n).map(|_| p[1] + p[2] * rounded(random.normal())).collect(),
@@ -66,7 +73,8 @@ fn from_f64s(dtype: DType, dims: &[usize], values: &[f64]) -> Result<Tensor, Str
         DType::Bfloat16 => floats().flat_map(|x| half::bf16::from_f32(x).to_le_bytes()).collect(),
         DType::Bool => values.iter().map(|x| u8::from(*x != 0.0)).collect(),
         _ => {
-            let (lo, hi) = dtype.int_range().ok_or_else(|| format!("no constant of type {dtype} can be generated"))?;
+            let (lo, hi) =
+                dtype.int_range().ok_or_else(|| format!("no constant of type {dtype} can be generated"))?;
             let ints = values.iter().map(|x| (x.round_ties_even() as i64).clamp(lo, hi));
             match dtype.bits() {
                 bits if bits < 8 => tensor::pack_bits(ints, bits),
@@ -123,8 +131,14 @@ mod tests {
         assert!((mean - 1.0).abs() < 0.15 && (std - 2.0).abs() < 0.15, "{mean} {std}");
         let uniform = make(DType::Float, &[1000], "gen:uniform?lo=2&hi=3").unwrap().to_f64s();
         assert!(uniform.iter().all(|x| (2.0..=3.0).contains(x)));
-        assert_eq!(make(DType::Float, &[3], "gen:randn?seed=1"), make(DType::Float, &[3], "gen:randn?seed=1"));
-        assert_ne!(make(DType::Float, &[3], "gen:randn?seed=1"), make(DType::Float, &[3], "gen:randn?seed=2"));
+        assert_eq!(
+            make(DType::Float, &[3], "gen:randn?seed=1"),
+            make(DType::Float, &[3], "gen:randn?seed=1")
+        );
+        assert_ne!(
+            make(DType::Float, &[3], "gen:randn?seed=1"),
+            make(DType::Float, &[3], "gen:randn?seed=2")
+        );
     }
 
     #[test]

@@ -91,7 +91,12 @@ impl Parser<'_, '_> {
     }
 
     /// The data of a constant of type `ty`, in braces or in external-data form.
-    pub(super) fn tensor(&mut self, at: usize, name: &str, ty: Option<&Type>) -> Result<Arc<Tensor>, TextError> {
+    pub(super) fn tensor(
+        &mut self,
+        at: usize,
+        name: &str,
+        ty: Option<&Type>,
+    ) -> Result<Arc<Tensor>, TextError> {
         let typed = match ty {
             Some(Type::Tensor { dtype, shape: Some(shape) }) => known_dims(shape).map(|dims| (*dtype, dims)),
             _ => None,
@@ -139,7 +144,9 @@ impl Parser<'_, '_> {
         }
         let made = match dtype {
             DType::String => Tensor::strings(dims, strings),
-            _ if dtype.bits() < 8 => Tensor::raw(dtype, dims, tensor::pack_bits(packed.into_iter(), dtype.bits())),
+            _ if dtype.bits() < 8 => {
+                Tensor::raw(dtype, dims, tensor::pack_bits(packed.into_iter(), dtype.bits()))
+            }
             _ => Tensor::raw(dtype, dims, raw.into()),
         };
         made.map_err(|e| self.error_at(at, e.to_string()))

@@ -5,7 +5,9 @@
 //! the verifier to report.
 
 use super::TextError;
-use super::ast::{AttributeText, AttributeValue, Declaration, FunctionText, GraphText, ModelText, Name, NodeText};
+use super::ast::{
+    AttributeText, AttributeValue, Declaration, FunctionText, GraphText, ModelText, Name, NodeText,
+};
 use crate::{AttrValue, Attribute, Function, Graph, GraphId, Model, Op, OpId, OpSpec, ValueId};
 use rustc_hash::FxHashSet;
 

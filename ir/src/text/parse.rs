@@ -116,7 +116,9 @@ impl<'a, 'l> Parser<'a, 'l> {
             p.bump()?;
             let outputs = p.declarations(b'(', b')')?;
             if let Some(d) = outputs.iter().find(|d| d.konst.is_some()) {
-                return Err(p.error_at(d.name.at, format!("the output `{}` cannot have a default", d.name.text)));
+                return Err(
+                    p.error_at(d.name.at, format!("the output `{}` cannot have a default", d.name.text))
+                );
             }
             let declarations = if p.at(b'<') { p.declarations(b'<', b'>')? } else { Vec::new() };
             p.expect(b'{')?;

@@ -145,7 +145,11 @@ impl<'a> Printer<'a> {
         let scope = self.scope(id);
         let name = &scope.graph.name;
         // As an attribute, a graph called `nan` would be read as a number.
-        if is_float_word(name) { write_quoted(out, name)? } else { write_name(out, name)? }
+        if is_float_word(name) {
+            write_quoted(out, name)?
+        } else {
+            write_name(out, name)?
+        }
         self.graph_body(out, &scope, indent)
     }
 
@@ -268,8 +272,11 @@ impl<'a> Printer<'a> {
             write_word(out, &node.overload)?;
         }
         line.op_type = start..out.len();
-        let mut shown =
-            node.attributes.iter().filter(|a| attributes && is_printable(a) && a.value.graphs().is_empty()).peekable();
+        let mut shown = node
+            .attributes
+            .iter()
+            .filter(|a| attributes && is_printable(a) && a.value.graphs().is_empty())
+            .peekable();
         if shown.peek().is_some() {
             out.push_str(" <");
             write_list(out, shown, |o, a| self.attribute(o, a, ""))?;

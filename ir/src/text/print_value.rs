@@ -85,8 +85,12 @@ pub(super) fn write_elements(out: &mut String, tensor: &Tensor) -> fmt::Result {
     let bytes = tensor.bytes();
     match tensor.dtype() {
         String => write_list(out, tensor.as_strings().unwrap_or_default(), |o, s| write_bytes(o, s)),
-        Float | Complex64 => write_list(out, bytes.as_chunks().0, |o, c| write_real(o, f32::from_le_bytes(*c))),
-        Double | Complex128 => write_list(out, bytes.as_chunks().0, |o, c| write_real(o, f64::from_le_bytes(*c))),
+        Float | Complex64 => {
+            write_list(out, bytes.as_chunks().0, |o, c| write_real(o, f32::from_le_bytes(*c)))
+        }
+        Double | Complex128 => {
+            write_list(out, bytes.as_chunks().0, |o, c| write_real(o, f64::from_le_bytes(*c)))
+        }
         // The range of signed integers ends halfway.
         Uint64 => write_list(out, bytes.as_chunks().0, |o, c| write!(o, "{}", u64::from_le_bytes(*c))),
         Float16 | Bfloat16 => {

@@ -153,7 +153,9 @@ g (float[1,3] x) => (float[1,3] y)
     let printed = print(&model, &PrintOptions::default());
     assert!(printed.contains("z = Op (\"\", x)\n  w2 = Op (x)\n"), "{printed}");
     assert!(printed.contains("  float[3] w = {1, 2, 3},\n"), "{printed}");
-    canonical("<ir_version: 3, opset_import: [\"\" : 8]>\ng (float a, float[N] b) => ()\n<\n  float[1] b = {1},\n  float a = {2}\n>\n{\n}\n");
+    canonical(
+        "<ir_version: 3, opset_import: [\"\" : 8]>\ng (float a, float[N] b) => ()\n<\n  float[1] b = {1},\n  float a = {2}\n>\n{\n}\n",
+    );
     // An input may have a default, and decimal half floats are an extension.
     let model = parse("g (float16[2] h = {1.0, -inf}) => () {}").unwrap();
     let h = model.main().konst(model.main().inputs[0]).unwrap();
@@ -212,7 +214,9 @@ fn errors_are_drawn() {
 
 #[test]
 fn nesting_is_bounded() {
-    for text in ["g (".to_owned() + &"seq(".repeat(100_000), "g () => () { y = A () <b = g () => () {".repeat(10_000)] {
+    for text in
+        ["g (".to_owned() + &"seq(".repeat(100_000), "g () => () { y = A () <b = g () => () {".repeat(10_000)]
+    {
         let message = parse(&text).unwrap_err().message;
         assert!(message.contains("nested more than") || message.contains("expected"), "{message}");
     }

@@ -22,7 +22,8 @@ pub(super) fn home_by_graph(r: &Report<'_>) -> FxHashMap<GraphId, usize> {
     home
 }
 
-/// Operator sets are imported (exporters forget their own domains, so this is a warning), and references to attributes resolve.
+/// Operator sets are imported (exporters forget their own domains, so this is a warning), and references to
+/// attributes resolve.
 pub(super) fn check_imports(r: &mut Report<'_>, id: GraphId, home: &FxHashMap<GraphId, usize>) {
     let (model, function) = (r.model, home.get(&id).and_then(|i| r.model.functions.get(*i)));
     let opsets = function.map_or(&model.opsets, |f| &f.opsets);
@@ -33,7 +34,8 @@ pub(super) fn check_imports(r: &mut Report<'_>, id: GraphId, home: &FxHashMap<Gr
         let node = g.op(op);
         let domain = normal(&node.domain);
         if !imported.contains(domain) {
-            let what = if domain.is_empty() { "the default domain".into() } else { format!("domain `{domain}`") };
+            let what =
+                if domain.is_empty() { "the default domain".into() } else { format!("domain `{domain}`") };
             r.warning(id, Entity::Op(op), format!("no operator set is imported for {what}"));
         }
         for a in &node.attributes {
@@ -41,7 +43,9 @@ pub(super) fn check_imports(r: &mut Report<'_>, id: GraphId, home: &FxHashMap<Gr
                 && !attributes.contains(name.as_str())
             {
                 let message = match function {
-                    Some(f) => format!("attribute `{}` refers to `{name}`, not an attribute of `{}`", a.name, f.name),
+                    Some(f) => {
+                        format!("attribute `{}` refers to `{name}`, not an attribute of `{}`", a.name, f.name)
+                    }
                     None => format!("attribute `{}` refers to `{name}` outside of a function", a.name),
                 };
                 r.error(id, Entity::Op(op), message);
@@ -96,8 +100,8 @@ pub(super) fn check(r: &mut Report<'_>, home: &FxHashMap<GraphId, usize>) {
     }
 }
 
-/// Functions left over when those that call nothing (more) are taken away again and again, less those that only
-/// call such: the ones on a cycle of calls, and between cycles.
+/// Functions left over when those that call nothing (more) are taken away again and again, less those that
+/// only call such: the ones on a cycle of calls, and between cycles.
 fn recursive(calls: &[Vec<usize>]) -> Vec<usize> {
     let forward = peel(calls);
     let mut callers: Vec<Vec<usize>> = vec![Vec::new(); calls.len()];

@@ -96,7 +96,11 @@ fn check_attributes(r: &mut Report<'_>, id: GraphId, op: OpId, node: &Op) {
         if let AttrValue::Reference { name, .. } = &a.value
             && name.is_empty()
         {
-            r.error(id, Entity::Op(op), format!("attribute `{}` refers to an attribute without a name", a.name));
+            r.error(
+                id,
+                Entity::Op(op),
+                format!("attribute `{}` refers to an attribute without a name", a.name),
+            );
         }
     }
 }
@@ -157,7 +161,11 @@ fn check_shadowing(r: &mut Report<'_>, id: GraphId, v: ValueId) {
     while let Some((outer, _)) = owner {
         let g = r.model.graph(outer);
         if g.value_named(name).is_some_and(|o| g.value(o).captured.is_none()) {
-            return r.warning(id, Entity::Value(v), format!("hides the value of the same name in graph `{}`", g.name));
+            return r.warning(
+                id,
+                Entity::Value(v),
+                format!("hides the value of the same name in graph `{}`", g.name),
+            );
         }
         owner = g.owner;
     }
@@ -170,7 +178,9 @@ fn check_constant(r: &mut Report<'_>, id: GraphId, v: ValueId) {
         Type::Tensor { dtype, shape } => {
             let rank = shape.as_ref().is_none_or(|s| s.len() == tensor.rank());
             let known = shape.iter().flatten().zip(tensor.dims());
-            *dtype == tensor.dtype() && rank && known.into_iter().all(|(s, d)| s.known().is_none_or(|n| n == *d as u64))
+            *dtype == tensor.dtype()
+                && rank
+                && known.into_iter().all(|(s, d)| s.known().is_none_or(|n| n == *d as u64))
         }
         _ => false,
     };

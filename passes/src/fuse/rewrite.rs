@@ -3,7 +3,7 @@
 use super::Rule;
 use super::pattern::Match;
 use crate::pass::PassCx;
-use squint_ir::{Graph, Model, Op, OpId, OpSpec, Tensor, ValueId};
+use squint_ir::{DType, Dim, Graph, Model, Op, OpId, OpSpec, Tensor, ValueId};
 use squint_ops::Fact;
 use std::sync::Arc;
 
@@ -26,22 +26,33 @@ pub(crate) struct Rewrite<'a, 'c> {
 }
 
 impl<'a, 'c> Rewrite<'a, 'c> {
-    pub(super) fn new(model: &'a mut Model, cx: &'a mut PassCx<'c>, rule: &'static str, found: Match) -> Self {
+    pub(super) fn new(
+        model: &'a mut Model,
+        cx: &'a mut PassCx<'c>,
+        rule: &'static str,
+        found: Match,
+    ) -> Self {
         Rewrite { model, cx, rule, found }
     }
 
-    /// Applies a rule; then removes matched operators that are no longer needed. True if it fired.
-    pub(super) fn run(mut self, apply: fn(&mut Rewrite<'_, '_>) -> Result<(), Miss>) -> bool {
-        if apply(&mut self).is_err() {
-            return false;
-        }
+    /// Applies a rule; then removes matched operators that are no longer needed.
+    ///
+    /// # Errors
+    /// The guard that did not hold.
+    pub(super) fn run(mut self, apply: fn(&mut Rewrite<'_, '_>) -> Result<(), Miss>) -> Result<(), Miss> {
+        apply(&mut self)?;
         for (_, op) in self.found.ops.iter().rev() {
             let g = self.model.main_mut();
             if g.has_op(*op) && !g.results(*op).into_iter().flatten().any(|v| g.is_used(v)) {
                 g.remove_op_and_results(*op);
             }
         }
-        true
+        Ok(())
+    }
+
+    /// True if the pattern that matched has a variable of this name, and it is not an omitted operand.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.opt(name).is_some()
     }
 
     /// The main graph.
@@ -99,6 +110,47 @@ impl<'a, 'c> Rewrite<'a, 'c> {
         self.opt(name).map(|v| self.cx.fact(self.model, v)).unwrap_or_default()
     }
 
+    /// The factor of a product or the divisor of a quotient `op`, as a factor: `k` or `1 / k`. A miss if
+    /// it is not a finite float32 constant of one element.
+    pub(crate) fn factor(&self, op: &str, k: &str) -> Result<f64, Miss> {
+        let divides = self.op(op).op_type == "Div";
+        let k = self.float(k)?;
+        let factor = if divides { 1.0 / k } else { k };
+        if factor.is_finite() { Ok(factor) } else { Err("the factor is not finite".into()) }
+    }
+
+    /// A float32 constant of a single element; a miss otherwise.
+    pub(crate) fn float(&self, name: &str) -> Result<f64, Miss> {
+        match self.konst(name)?.dtype() {
+            DType::Float => self.scalar(name),
+            other => Err(format!("`{name}` is {other}, not float").into()),
+        }
+    }
+
+    /// A miss unless a variable is float32.
+    pub(crate) fn expect_float(&self, name: &str) -> Result<(), Miss> {
+        match self.fact(name).dtype {
+            Some(DType::Float) => Ok(()),
+            Some(other) => Err(format!("`{name}` is {other}, not float").into()),
+            None => Err(format!("the type of `{name}` is unknown").into()),
+        }
+    }
+
+    /// A miss if broadcasting the constant `k` would add axes to the value of `name`, or lengthen them.
+    pub(crate) fn expect_no_growth(&self, name: &str, k: &str) -> Result<(), Miss> {
+        let k = self.konst(k)?;
+        if k.rank() == 0 {
+            return Ok(());
+        }
+        let shape = self.fact(name).shape.ok_or_else(|| Miss(format!("the rank of `{name}` is unknown")))?;
+        let behind = shape.len().checked_sub(k.rank()).ok_or("the constant has more axes")?;
+        let fits = |(n, d): (&usize, &Dim)| *n == 1 || *d == Dim::from(*n);
+        match k.dims().iter().zip(&shape[behind..]).all(fits) {
+            true => Ok(()),
+            false => Err("broadcasting the constant may lengthen the result".into()),
+        }
+    }
+
     /// Adds a constant named after the value of a variable.
     pub(crate) fn add_const(&mut self, like: &str, tensor: Tensor) -> ValueId {
         let base = self.opt(like).map_or_else(|| like.to_owned(), |v| self.g().value(v).name().to_owned());
@@ -148,9 +200,9 @@ impl Rule {
     /// A rule.
     pub(crate) const fn new(
         name: &'static str,
-        pattern: &'static str,
+        patterns: &'static [&'static str],
         apply: fn(&mut Rewrite<'_, '_>) -> Result<(), Miss>,
     ) -> Rule {
-        Rule { name, pattern, apply }
+        Rule { name, patterns, apply }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::units::Unit;
 use super::{OpPlan, QuantPlan, ValuePlan, WeightPlan};
-use crate::calibration::solve;
+use crate::calibration::{Range, solve};
 use crate::calibration::weights::channel_params;
 use crate::pass::PassCx;
+use rayon::prelude::*;
 use squint_ir::affine::{ChannelLayout, QuantParams, bias_scale, weight_scale_for_bias};
 use squint_ir::{Model, OpId, ValueId, ValueTable};
 use squint_ops::Port;
@@ -19,7 +20,9 @@ pub(super) fn plan(
     units: &[Unit],
     integer: &[bool],
 ) -> QuantPlan {
-    let mut planner = Planner { model, cx, target, plan: QuantPlan::default(), read_in_integers: ValueTable::new() };
+    let ranges = solve_all(cx, target.activations(), units, integer);
+    let plan = QuantPlan::default();
+    let mut planner = Planner { model, cx, target, plan, ranges, read_in_integers: ValueTable::new() };
     for (unit, int) in units.iter().zip(integer) {
         if *int {
             for v in &unit.reads {
@@ -46,11 +49,31 @@ pub(super) fn plan(
     planner.plan
 }
 
+/// Ranges of every value at the border of an integer unit, solved side by side.
+fn solve_all(cx: &PassCx<'_>, format: Format, units: &[Unit], integer: &[bool]) -> ValueTable<Range> {
+    let running = units.iter().zip(integer).filter(|(_, int)| **int).map(|(u, _)| u);
+    let mut values: Vec<ValueId> = running.flat_map(|u| u.reads.iter().chain(&u.makes).copied()).collect();
+    values.sort_unstable();
+    values.dedup();
+    let solved: Vec<Option<Range>> = values
+        .par_iter()
+        .map(|v| Some(solve(cx.statistics.sketch(*v)?, cx.config.method, &format.grid)))
+        .collect();
+    let mut ranges = ValueTable::new();
+    for (v, range) in values.into_iter().zip(solved) {
+        if let Some(range) = range {
+            ranges.insert(v, range);
+        }
+    }
+    ranges
+}
+
 struct Planner<'a, 'c> {
     model: &'a Model,
     cx: &'a PassCx<'c>,
     target: &'a dyn Target,
     plan: QuantPlan,
+    ranges: ValueTable<Range>,
     read_in_integers: ValueTable<()>,
 }
 
@@ -105,11 +128,8 @@ impl Planner<'_, '_> {
 
     fn solve(&self, v: ValueId, format: Format) -> (QuantParams, String) {
         let method = self.cx.config.method;
-        match self.cx.statistics.sketch(v) {
-            Some(sketch) => {
-                let range = solve(sketch, method, &format.grid);
-                (format.grid.params(range.lo, range.hi), format!("{method} {:.4}..{:.4}", range.lo, range.hi))
-            }
+        match self.ranges.get(v) {
+            Some(r) => (format.grid.params(r.lo, r.hi), format!("{method} {:.4}..{:.4}", r.lo, r.hi)),
             None => (format.grid.params(0.0, 0.0), "not observed".into()),
         }
     }

@@ -6,29 +6,23 @@ use squint_ops::Class;
 use squint_targets::{Operand, Params, Site, Support, Target};
 
 /// An operator and the clamps it absorbs.
-pub(super) struct Unit {
+pub(crate) struct Unit {
     /// Position of the operator in the list of sites.
-    pub(super) site: usize,
+    pub(crate) site: usize,
     /// Absorbed Relu and Clip operators, in order.
-    pub(super) clamps: Vec<OpId>,
+    pub(crate) clamps: Vec<OpId>,
     /// Activations it reads.
-    pub(super) reads: Vec<ValueId>,
+    pub(crate) reads: Vec<ValueId>,
     /// Values it makes, after the clamps.
-    pub(super) makes: Vec<ValueId>,
+    pub(crate) makes: Vec<ValueId>,
     /// What the target does with it.
-    pub(super) support: Support,
+    pub(crate) support: Support,
     /// Why it stays float whatever it costs; `None` if it is free.
-    pub(super) fixed: Option<String>,
+    pub(crate) fixed: Option<String>,
 }
 
-/// The units of a graph, in order of execution.
-pub(super) fn units(
-    model: &Model,
-    cx: &PassCx<'_>,
-    target: &dyn Target,
-    sites: &[(OpId, Site<'_>)],
-) -> Vec<Unit> {
-    let g = model.main();
+/// The units of a graph, in order of execution, with nothing fixed yet.
+pub(crate) fn units(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)]) -> Vec<Unit> {
     let mut by_op: OpTable<usize> = OpTable::new();
     let mut units: Vec<Unit> = Vec::new();
     for (i, (op, site)) in sites.iter().enumerate() {
@@ -47,11 +41,15 @@ pub(super) fn units(
         let makes = site.results.iter().flatten().map(|o| o.value).collect();
         units.push(Unit { site: i, clamps: Vec::new(), reads, makes, support, fixed: None });
     }
-    for unit in &mut units {
-        unit.fixed = fixed_reason(g, cx, sites, unit);
-    }
-    keep_tail_in_float(sites, &mut units);
     units
+}
+
+/// Fixes to float what cannot run in integers or should not, each with its reason.
+pub(super) fn fix(model: &Model, cx: &PassCx<'_>, sites: &[(OpId, Site<'_>)], units: &mut [Unit]) {
+    for unit in units.iter_mut() {
+        unit.fixed = fixed_reason(model.main(), cx, sites, unit);
+    }
+    keep_tail_in_float(sites, units);
 }
 
 /// The unit whose result a clamp clips, if the clamp can vanish into it: the value between is used for

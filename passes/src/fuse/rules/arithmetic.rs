@@ -1,0 +1,130 @@
+//! Elementwise arithmetic with scalar constants.
+
+use super::super::{Miss, Rewrite, Rule};
+use squint_ir::{OpSpec, Tensor};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule::new(
+        "drop-neutral-arithmetic",
+        &["y = Mul|Add (x, k!)", "y = Div|Sub|Pow (x, k!)"],
+        drop_neutral_arithmetic,
+    ),
+    Rule::new("merge-scales", &["m = Mul|Div (x, a!); y = Mul|Div (m, b!)"], merge_scales),
+    Rule::new("merge-shifts", &["m = Add|Sub (x, a!); y = Add|Sub (m, b!)"], merge_shifts),
+    Rule::new("divide-by-power-of-two", &["y = Div (x, k!)"], divide_by_power_of_two),
+];
+
+/// `x·1 = x/1 = x^1 = x`, `x + 0 = x − 0 = x`.
+fn drop_neutral_arithmetic(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let k = rw.konst("k")?;
+    let neutral = match rw.op("y").op_type.as_str() {
+        "Add" | "Sub" => 0.0,
+        _ => 1.0,
+    };
+    if k.is_empty() || k.as_strings().is_some() || k.to_f64s().iter().any(|x| *x != neutral) {
+        return Err(format!("not every element is {neutral}").into());
+    }
+    rw.expect_no_growth("x", "k")?;
+    rw.replace_root_by(rw.v("x"))
+}
+
+/// `(x·a)·b = x·(a·b)`, with `1/a` where the operator divides.
+fn merge_scales(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let factor = rw.factor("m", "a")? * rw.factor("y", "b")?;
+    merge(rw, "Mul", factor)
+}
+
+/// `(x + a) + b = x + (a + b)`, with `−a` where the operator subtracts.
+fn merge_shifts(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let sign = |op: &str| if rw.op(op).op_type == "Sub" { -1.0 } else { 1.0 };
+    let sum = sign("m") * rw.float("a")? + sign("y") * rw.float("b")?;
+    merge(rw, "Add", sum)
+}
+
+/// Replaces two operators with scalar constants `a` and `b` by one. The constant has the higher rank of
+/// the two, so that the result does.
+fn merge(rw: &mut Rewrite<'_, '_>, op_type: &str, k: f64) -> Result<(), Miss> {
+    let k = k as f32;
+    // A product that leaves the range of normal numbers is not what two steps compute.
+    if !k.is_finite() || (op_type == "Mul" && !k.is_normal()) {
+        return Err("the merged constant is out of range".into());
+    }
+    let rank = rw.konst("a")?.rank().max(rw.konst("b")?.rank());
+    let k = rw.add_const("b", Tensor::from_f32(&vec![1; rank], &[k]));
+    let x = rw.v("x");
+    let name = rw.op("y").name.clone();
+    rw.replace_root(OpSpec::new(op_type).name(name).operands([x, k]));
+    Ok(())
+}
+
+/// `x / 2ⁿ = x · 2⁻ⁿ`, exactly. Runtimes multiply in integers, but do not divide.
+fn divide_by_power_of_two(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let k = rw.float("k")?;
+    let inverse = (1.0 / k) as f32;
+    let mantissa = (k as f32).to_bits() & 0x007f_ffff;
+    if mantissa != 0 || !(k as f32).is_normal() || !inverse.is_normal() {
+        return Err("the divisor is not a power of two".into());
+    }
+    let dims = rw.konst("k")?.dims().to_vec();
+    let k = rw.add_const("k", Tensor::from_f32(&dims, &[inverse]));
+    let (x, name) = (rw.v("x"), rw.op("y").name.clone());
+    rw.replace_root(OpSpec::new("Mul").name(name).operands([x, k]));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fuse::testing::{fires, misses};
+
+    fn model(body: &str) -> String {
+        format!(
+            "<ir_version: 8, opset_import: [\"\" : 15]> m (float[2,3] x) => (float[] y) \
+             <float one = {{1.0}}, float[1,3] ones = {{1, 1, 1}}, float[2,1,1] tall = {{1, 1}}, float[1] zero = {{0.0}}, \
+             float a = {{3.0}}, float[1,1] b = {{4.0}}, float tiny = {{1e-30}}, float[1,1,1] deep = {{1.0}}> {{ {body} }}"
+        )
+    }
+
+    #[test]
+    fn neutral_constants_disappear() {
+        let rule = "drop-neutral-arithmetic";
+        for k in [
+            "Mul (one, r)",
+            "Mul (r, ones)",
+            "Div (r, one)",
+            "Pow (r, one)",
+            "Add (zero, r)",
+            "Sub (r, zero)",
+        ] {
+            assert_eq!(fires(rule, &model(&format!("r = Relu (x) s = {k} y = Exp (s)"))), "Relu Exp");
+        }
+        for k in ["Mul (r, tall)", "Mul (r, deep)", "Mul (r, zero)", "Add (r, one)"] {
+            misses(rule, &model(&format!("r = Relu (x) s = {k} y = Exp (s)")));
+        }
+        misses(rule, &model("y = Sub (zero, x)"));
+    }
+
+    #[test]
+    fn an_output_keeps_its_name() {
+        assert_eq!(fires("drop-neutral-arithmetic", &model("r = Relu (x) y = Mul (r, one)")), "Relu");
+        let why = misses("drop-neutral-arithmetic", &model("y = Mul (x, one)"));
+        assert!(why.contains("output"), "{why}");
+    }
+
+    #[test]
+    fn chains_merge() {
+        assert_eq!(fires("merge-scales", &model("m = Mul (x, a) y = Div (m, b)")), "Mul");
+        assert_eq!(fires("merge-scales", &model("m = Div (x, deep) n = Mul (b, m) y = Mul (n, a)")), "Mul");
+        assert_eq!(fires("merge-shifts", &model("m = Sub (x, a) y = Add (b, m)")), "Add");
+        misses("merge-scales", &model("m = Mul (x, tiny) y = Mul (m, tiny)"));
+        misses("merge-scales", &model("m = Mul (x, a) z = Exp (m) w = Mul (m, b) y = Add (z, w)"));
+        misses("merge-scales", &model("m = Mul (x, ones) y = Mul (m, a)"));
+        misses("merge-scales", &model("m = Mul (x, a) y = Div (b, m)"));
+    }
+
+    #[test]
+    fn powers_of_two_divide_exactly() {
+        assert_eq!(fires("divide-by-power-of-two", &model("y = Div (x, b)")), "Mul");
+        misses("divide-by-power-of-two", &model("y = Div (x, a)"));
+        misses("divide-by-power-of-two", &model("y = Div (x, zero)"));
+    }
+}

@@ -1,0 +1,150 @@
+//! Operators that change nothing.
+
+use super::super::{Miss, Rewrite, Rule};
+use squint_ir::{DType, Dim};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule::new(
+        "drop-no-op-reshape",
+        &["y = Reshape|Squeeze|Unsqueeze (x, s)", "y = Flatten|Squeeze (x)"],
+        drop_no_op_reshape,
+    ),
+    Rule::new("drop-no-op-expand", &["y = Expand (x, s)"], drop_no_op_expand),
+    Rule::new("drop-no-op-slice", &["y = Slice (x, starts!, ends!, axes?, steps!?)"], drop_no_op_slice),
+    Rule::new("drop-no-op-concat", &["y = Concat (x)"], drop),
+    Rule::new("drop-no-op-cast", &["y = Cast (x)"], drop_no_op_cast),
+    Rule::new("drop-no-op-pad", &["y = Pad (x, pads!, value?, axes?)"], drop_no_op_pad),
+    Rule::new("drop-no-op-resize", &["y = Resize (x, roi?, scales!, sizes?)"], drop_no_op_resize),
+    Rule::new("drop-dropout", &["y = Dropout (x, ratio?, training!?)"], drop_dropout),
+    Rule::new("drop-identity", &["y = Identity (x)"], drop),
+];
+
+fn drop(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    rw.replace_root_by(rw.v("x"))
+}
+
+/// A Reshape to the shape it has already. One length may be unknown: the number of elements fixes it.
+fn drop_no_op_reshape(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    if !same_shape(rw, 1)? {
+        return Err("the shapes differ".into());
+    }
+    drop(rw)
+}
+
+/// An Expand to the shape it has already.
+fn drop_no_op_expand(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    if !same_shape(rw, 0)? {
+        return Err("the shapes differ".into());
+    }
+    drop(rw)
+}
+
+/// A Slice with steps of 1 from the first to the last element.
+fn drop_no_op_slice(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let ints = |k: &str| rw.konst(k)?.to_i64s().ok_or(Miss::from("bounds that are no integers"));
+    if rw.has("steps") && ints("steps")?.iter().any(|s| *s != 1) {
+        return Err("its steps are not 1".into());
+    }
+    let all =
+        ints("starts")?.iter().all(|s| *s == 0) && ints("ends")?.iter().all(|e| *e >= i64::from(i32::MAX));
+    if !all && !same_shape(rw, 0)? {
+        return Err("it may cut something off".into());
+    }
+    drop(rw)
+}
+
+/// A Cast to the type it has already.
+fn drop_no_op_cast(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let to = rw.op("y").int("to").and_then(|c| i32::try_from(c).ok()).and_then(DType::from_code);
+    if to.is_none() || rw.fact("x").dtype != to {
+        return Err("the types differ".into());
+    }
+    drop(rw)
+}
+
+/// A Pad by nothing.
+fn drop_no_op_pad(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let pads = rw.konst("pads")?.to_i64s().ok_or("`pads` are no integers")?;
+    if pads.iter().any(|p| *p != 0) {
+        return Err("it pads".into());
+    }
+    drop(rw)
+}
+
+/// A Resize by factors of 1.
+fn drop_no_op_resize(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let crops = rw.op("y").string("coordinate_transformation_mode") == Some("tf_crop_and_resize");
+    let scales = rw.konst("scales")?;
+    if crops || rw.has("sizes") || scales.is_empty() || scales.to_f64s().iter().any(|s| *s != 1.0) {
+        return Err("it resizes".into());
+    }
+    drop(rw)
+}
+
+/// Dropout at inference.
+fn drop_dropout(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    if rw.has("training") && rw.scalar("training")? != 0.0 {
+        return Err("it is in training".into());
+    }
+    drop(rw)
+}
+
+/// True if operand and result are known to have the same shape, up to `open` lengths of which nothing is
+/// known.
+fn same_shape(rw: &Rewrite<'_, '_>, open: usize) -> Result<bool, Miss> {
+    let unknown = || Miss::from("a shape is unknown");
+    let (x, y) = (rw.fact("x").shape.ok_or_else(unknown)?, rw.fact("y").shape.ok_or_else(unknown)?);
+    if x.len() != y.len() || (open > 0 && x.contains(&Dim::Known(0))) {
+        return Ok(false);
+    }
+    // Two lengths of which different things are known may still be equal, so they count as open.
+    let differ = || x.iter().zip(&y).filter(|(a, b)| a != b || **a == Dim::Unknown);
+    let contradict = differ().any(|(a, b)| a.known().is_some() && b.known().is_some());
+    Ok(!contradict && differ().count() <= open)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fuse::testing::{fires, misses};
+
+    fn model(input: &str, body: &str) -> String {
+        format!(
+            "<ir_version: 8, opset_import: [\"\" : 15]> m (float{input} x0) => (float[] y) \
+             <int64[2] shape = {{2, 3}}, int64[2] open = {{-1, 3}}, int64[2] turned = {{3, 2}}, int64[1] zero = {{0}}, \
+             int64[1] big = {{9223372036854775807}}, int64[1] two = {{2}}, int64[4] none = {{0, 0, 0, 0}}, int64[1] minus = {{-1}}, \
+             float[2] ones = {{1, 1}}, int64[2] unit = {{1, 1}}> {{ x = Exp (x0) n = {body} y = Neg (n) }}"
+        )
+    }
+
+    #[test]
+    fn what_changes_nothing_goes() {
+        for (rule, input, body) in [
+            ("drop-no-op-reshape", "[2,3]", "Reshape (x, shape)"),
+            ("drop-no-op-reshape", "[N,3]", "Reshape (x, open)"),
+            ("drop-no-op-reshape", "[N,3]", "Flatten (x)"),
+            ("drop-no-op-expand", "[N,3]", "Expand (x, unit)"),
+            ("drop-no-op-slice", "[N,3]", "Slice (x, zero, big, zero)"),
+            ("drop-no-op-slice", "[2,3]", "Slice (x, zero, two, zero)"),
+            ("drop-no-op-concat", "[2,3]", "Concat <axis = 0> (x)"),
+            ("drop-no-op-cast", "[2,3]", "Cast <to = 1> (x)"),
+            ("drop-no-op-pad", "[2,3]", "Pad <mode = \"reflect\"> (x, none)"),
+            ("drop-identity", "[2,3]", "Identity (x)"),
+            ("drop-dropout", "[2,3]", "Dropout (x)"),
+        ] {
+            assert_eq!(fires(rule, &model(input, body)), "Exp Neg", "{body}");
+        }
+    }
+
+    #[test]
+    fn what_changes_something_stays() {
+        for (rule, input, body) in [
+            ("drop-no-op-reshape", "[2,3]", "Reshape (x, turned)"),
+            ("drop-no-op-expand", "[1,3]", "Expand (x, shape)"),
+            ("drop-no-op-slice", "[2,3]", "Slice (x, minus, big, zero)"),
+            ("drop-no-op-slice", "[2,3]", "Slice (x, zero, minus, zero)"),
+            ("drop-no-op-cast", "[2,3]", "Cast <to = 11> (x)"),
+        ] {
+            misses(rule, &model(input, body));
+        }
+    }
+}

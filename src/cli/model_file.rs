@@ -1,0 +1,73 @@
+//! The models that a command reads and writes.
+
+use super::failure::Failure;
+use super::talk::Talk;
+use squint::ir::Tensor;
+use squint::{Error, Model};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Loads a model and passes on what is to be said about it.
+///
+/// # Errors
+/// If the file is no model.
+pub(crate) fn load(path: &Path, talk: &Talk) -> Result<Model, Failure> {
+    let (model, notes) = squint::load_with_notes(path)?;
+    talk.notes(notes);
+    Ok(model)
+}
+
+/// Checks, before any work is done, that `output` can be written and is not one of the inputs.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_output(output: &Path, input: &Path) -> Result<(), Failure> {
+    let cannot = |why: &str| format!("cannot write `{}`: {why}", output.display());
+    if output.file_name().is_none() || output.is_dir() {
+        return Err(Failure::with_help(cannot("it is a folder"), "name the file to write"));
+    }
+    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(Failure::new(cannot(&format!("there is no folder `{}`", folder.display()))));
+    }
+    if let (Ok(a), Ok(b)) = (output.canonicalize(), input.canonicalize())
+        && a == b
+    {
+        return Err(Failure::with_help(cannot("it is the input"), "give the output a name of its own"));
+    }
+    // Asking for the permission would be wrong where it changes; a file that is made and vanishes is sure.
+    match tempfile::NamedTempFile::new_in(folder) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Failure::new(cannot(&reason(&e)))),
+    }
+}
+
+/// What the system says, without the name of the temporary file.
+fn reason(e: &std::io::Error) -> String {
+    e.kind().to_string()
+}
+
+/// Bytes of a model in files: its own and those of its external data.
+pub(crate) fn size_on_disk(path: &Path, model: &Model) -> Result<u64, Failure> {
+    let own = std::fs::metadata(path).map_err(|source| Error::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut seen = BTreeSet::new();
+    let elsewhere: usize = constants(model)
+        .filter_map(|t| t.source.as_ref().map(|s| (s, t.bytes().len())))
+        .filter(|(s, _)| *s.path != *path && seen.insert((s.path.clone(), s.offset)))
+        .map(|(_, bytes)| bytes)
+        .sum();
+    Ok(own.len() + elsewhere as u64)
+}
+
+/// Constants of all graphs.
+pub(crate) fn constants(model: &Model) -> impl Iterator<Item = &Tensor> {
+    model
+        .graph_ids()
+        .map(|id| model.graph(id))
+        .flat_map(|g| g.values().filter_map(|v| g.konst(v)))
+        .map(|t| &**t)
+}

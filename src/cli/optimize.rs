@@ -1,0 +1,47 @@
+//! `squint optimize`.
+
+use super::failure::Failure;
+use super::model_file::{check_output, load};
+use super::progress::Bar;
+use super::talk::Talk;
+use clap::Args;
+use squint::{Config, Hooks};
+use std::path::PathBuf;
+
+/// Rewrite the float graph only: fold constants, fuse operators, remove dead code.
+///
+/// The result computes the same in float, with fewer operators.
+#[derive(Args)]
+pub(crate) struct Optimize {
+    /// The model, `.onnx` or `.onnxtxt`.
+    model: PathBuf,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// The runtime that the result is for.
+    #[arg(long, value_name = "NAME", default_value = "cpu-vnni")]
+    target: String,
+}
+
+impl Optimize {
+    pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
+        check_output(&self.output, &self.model)?;
+        let mut model = load(&self.model, talk)?;
+        let bar = Bar::new(talk);
+        let hooks = Hooks { progress: &bar, ..Hooks::default() };
+        let report = squint::optimize(&mut model, &Config::new(&self.target), &hooks)?;
+        bar.clear();
+        squint::save(&model, &self.output)?;
+        talk.notes(&report.notes);
+        for (pass, seconds) in &report.timing {
+            talk.detail(format_args!("{seconds:9.3} s  {pass}"));
+        }
+        talk.say(format_args!(
+            "wrote `{}`: {} operators, {} before",
+            self.output.display(),
+            report.ops_fused,
+            report.ops_before
+        ));
+        Ok(())
+    }
+}

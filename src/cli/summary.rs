@@ -1,0 +1,185 @@
+//! The closing report of a quantization.
+
+use super::options::weight_method_name;
+use serde_json::{Value, json};
+use squint::{Config, Fate, Report};
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// What there is to say.
+pub(crate) struct Summary<'a> {
+    /// What the compiler says.
+    pub(crate) report: &'a Report,
+    /// What was asked for.
+    pub(crate) config: &'a Config,
+    /// Seconds for reading the model and looking at the data.
+    pub(crate) loaded: f64,
+    /// Seconds for writing the result.
+    pub(crate) saved: f64,
+    /// Bytes in files; `None` if nothing was written.
+    pub(crate) sizes: Option<Sizes>,
+}
+
+/// Bytes of the model in files.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    /// The float model.
+    pub(crate) before: u64,
+    /// The quantized one.
+    pub(crate) after: u64,
+}
+
+/// The pass that separates the rewriting of the float graph from quantization.
+const CALIBRATE: &str = squint::passes::calibrate::NAME;
+
+impl Summary<'_> {
+    /// For people; a line for each subject.
+    pub(crate) fn text(&self, input: &Path, output: Option<&Path>, verbose: bool) -> String {
+        let r = self.report;
+        let mut out = String::new();
+        let mut line = |label: &str, text: String| {
+            let _ = writeln!(out, "  {label:<26}{text}");
+        };
+        let (integer, all) = r.integer_contractions();
+        line("contractions in integers", format!("{integer}/{all}"));
+        let counts = Counts::of(r);
+        line(
+            "operators in integers",
+            format!("{} of {} ({} before fusion)", counts.integer, counts.quantizable(), r.ops_before),
+        );
+        for (i, (reason, n)) in r.float_reasons().into_iter().enumerate() {
+            line(if i == 0 { "kept in float" } else { "" }, format!("{n}: {reason}"));
+        }
+        if let Some(Sizes { before, after }) = self.sizes {
+            let ratio = before as f64 / after.max(1) as f64;
+            line(
+                "size",
+                format!("{} before, {} after ({ratio:.2} times smaller)", bytes(before), bytes(after)),
+            );
+        }
+        let stages = self.stages();
+        let total: f64 = stages.iter().map(|(_, s)| s).sum();
+        let parts: Vec<String> = stages.iter().map(|(name, s)| format!("{name} {s:.2}")).collect();
+        line("time", format!("{total:.2} s ({})", parts.join(", ")));
+        if verbose {
+            for (pass, seconds) in &r.timing {
+                line("", format!("{seconds:9.3} s  {pass}"));
+            }
+        }
+        let head = match output {
+            Some(o) => format!("quantized `{}` to `{}`", input.display(), o.display()),
+            None => format!("`{}`", input.display()),
+        };
+        format!("{head} for {} with {} samples\n{}", self.config.target, r.samples, out.trim_end())
+    }
+
+    /// For programs.
+    pub(crate) fn json(&self, input: &Path, output: Option<&Path>) -> Value {
+        let r = self.report;
+        let (integer, all) = r.integer_contractions();
+        let counts = Counts::of(r);
+        let reasons: Vec<Value> =
+            r.float_reasons().into_iter().map(|(why, n)| json!({"reason": why, "operators": n})).collect();
+        let mut out = json!({
+            "model": input.display().to_string(),
+            "output": output.map(|o| o.display().to_string()),
+            "target": self.config.target,
+            "method": self.config.method.to_string(),
+            "weight_method": weight_method_name(self.config.weight_method),
+            "samples": r.samples,
+            "contractions": {"integer": integer, "all": all},
+            "operators": {
+                "before_fusion": r.ops_before,
+                "integer": counts.integer,
+                "float": counts.float,
+                "plain": counts.plain,
+            },
+            "float_reasons": reasons,
+            "nodes": r.nodes.iter().map(node).collect::<Vec<_>>(),
+            "notes": r.notes.iter().map(|n| json!({"place": n.place, "message": n.message})).collect::<Vec<_>>(),
+            "seconds": self.stages().into_iter().map(|(n, s)| (n.to_owned(), json!(s))).collect::<serde_json::Map<_, _>>(),
+            "passes": r.timing.iter().map(|(n, s)| json!({"pass": n, "seconds": s})).collect::<Vec<_>>(),
+        });
+        if let Some(Sizes { before, after }) = self.sizes {
+            out["bytes"] = json!({"before": before, "after": after});
+        }
+        out
+    }
+
+    /// Seconds by stage.
+    fn stages(&self) -> Vec<(&'static str, f64)> {
+        let at =
+            self.report.timing.iter().position(|(n, _)| *n == CALIBRATE).unwrap_or(self.report.timing.len());
+        let sum = |part: &[(&str, f64)]| part.iter().map(|(_, s)| s).sum();
+        let (float, rest) = self.report.timing.split_at(at);
+        let (calibrate, quantize) = rest.split_at(rest.len().min(1));
+        vec![
+            ("load", self.loaded),
+            ("optimize", sum(float)),
+            (CALIBRATE, sum(calibrate)),
+            ("quantize", sum(quantize)),
+            ("save", self.saved),
+        ]
+    }
+}
+
+/// Operators by fate.
+struct Counts {
+    integer: usize,
+    float: usize,
+    plain: usize,
+}
+
+impl Counts {
+    fn of(r: &Report) -> Counts {
+        let count = |f: fn(&Fate) -> bool| r.nodes.iter().filter(|n| f(&n.fate)).count();
+        Counts {
+            integer: count(|f| matches!(f, Fate::Integer(_))),
+            float: count(|f| matches!(f, Fate::Float(_))),
+            plain: count(|f| matches!(f, Fate::Plain)),
+        }
+    }
+
+    fn quantizable(&self) -> usize {
+        self.integer + self.float
+    }
+}
+
+/// What became of an operator.
+fn node(n: &squint::NodeReport) -> Value {
+    let (runs, detail) = match &n.fate {
+        Fate::Integer(kernel) => ("integer", ("kernel", json!(kernel))),
+        Fate::Float(reason) => ("float", ("reason", json!(reason))),
+        Fate::Plain => ("plain", ("reason", Value::Null)),
+    };
+    let mut out = json!({"node": n.node, "op_type": n.op_type, "macs": n.macs, "runs": runs});
+    out[detail.0] = detail.1;
+    out
+}
+
+/// A number of bytes in a unit that suits it.
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if n < 1000 {
+        return format!("{n} B");
+    }
+    let (mut x, mut unit) = (n as f64 / 1000.0, 0);
+    while x >= 999.5 && unit + 1 < UNITS.len() {
+        x /= 1000.0;
+        unit += 1;
+    }
+    let digits = if x < 9.995 { 2 } else { usize::from(x < 99.95) };
+    format!("{x:.digits$} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        let shown: Vec<String> =
+            [0, 999, 1000, 9_999, 12_345, 999_499, 999_500, 3_000_000_000].map(bytes).into();
+        assert_eq!(shown, ["0 B", "999 B", "1.00 kB", "10.0 kB", "12.3 kB", "999 kB", "1.00 MB", "3.00 GB"]);
+    }
+}

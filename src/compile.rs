@@ -1,0 +1,52 @@
+//! The compiler with its usual executor.
+
+use crate::{Error, Hooks, Tract};
+use squint_ir::Model;
+use squint_ir::execute::{Execute, Samples};
+use squint_passes::config::Config;
+use squint_passes::pipeline;
+use squint_passes::plan::QuantPlan;
+use squint_passes::report::Report;
+
+/// Quantizes a model statically, with ranges from running it on `samples` in the embedded executor.
+///
+/// # Errors
+/// If the model is not well-formed, the data does not fit it, or the executor cannot run it.
+pub fn quantize(model: &mut Model, samples: &dyn Samples, config: &Config) -> Result<Report, Error> {
+    quantize_with(model, &Tract, samples, config, &Hooks::default())
+}
+
+/// Quantizes a model statically with an executor of one's own, and with hooks around each pass.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn quantize_with(
+    model: &mut Model,
+    executor: &dyn Execute,
+    samples: &dyn Samples,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<Report, Error> {
+    Ok(pipeline::quantize(model, executor, samples, config, hooks)?)
+}
+
+/// Decides what would be quantized, and leaves the fused float graph in `model`.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn plan(
+    model: &mut Model,
+    samples: &dyn Samples,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<(Report, QuantPlan), Error> {
+    Ok(pipeline::plan(model, &Tract, samples, config, hooks)?)
+}
+
+/// Rewrites the float graph only: constants folded, operators fused, dead code removed.
+///
+/// # Errors
+/// If the model is not well-formed.
+pub fn optimize(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<Report, Error> {
+    Ok(pipeline::optimize(model, config, hooks)?)
+}

@@ -1,0 +1,46 @@
+//! squint compiles a float ONNX model to a quantized one that the deployment runtime really executes in
+//! integers.
+//!
+//! This crate is all that a program needs: it reads and writes models, reads calibration data, runs the
+//! float model to see its ranges, and rewrites it for a target.
+//!
+//! ```no_run
+//! use squint::{Config, DataOptions, Dataset};
+//! use std::path::Path;
+//!
+//! # fn main() -> Result<(), squint::Error> {
+//! let mut model = squint::load(Path::new("digits.onnx"))?;
+//! let data = Dataset::open(&model, &DataOptions::new(["calibration.npz"]))?;
+//! let report = squint::quantize(&mut model, &data, &Config::new("cpu-vnni"))?;
+//! let (integer, all) = report.integer_contractions();
+//! assert!(integer > 0, "of {all} contractions none runs in integers: {:?}", report.float_reasons());
+//! squint::save(&model, Path::new("digits.int8.onnx"))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Data that does not come from files implements [`Samples`]. Passes, targets and the intermediate
+//! representation itself are in [`passes`], [`targets`] and [`ir`]; a transformation of one's own works on
+//! [`Model`] with their help.
+
+mod compile;
+pub mod data;
+mod error;
+mod files;
+pub mod fixture;
+
+pub use compile::{optimize, plan, quantize, quantize_with};
+pub use data::{DataError, DataOptions, Dataset};
+pub use error::Error;
+pub use files::{load, load_with_notes, save};
+pub use squint_ir as ir;
+pub use squint_ir::Model;
+pub use squint_ir::execute::{Sample, Samples};
+pub use squint_ops as ops;
+pub use squint_passes as passes;
+pub use squint_passes::calibration::Method;
+pub use squint_passes::config::Config;
+pub use squint_passes::report::{Fate, NodeReport, Note, Report};
+pub use squint_passes::runner::{Hooks, Progress};
+pub use squint_runtime::Tract;
+pub use squint_targets as targets;

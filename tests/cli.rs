@@ -1,0 +1,295 @@
+//! The command line: what users see, word for word. Snapshots in `snapshots/cli` are transcripts.
+
+use squint::ir::text;
+use squint_proto::{External, SaveOptions};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// A classifier of four numbers: one contraction, which integers suit.
+const MODEL: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
+classifier (float[N,4] x) => (float[N,2] y)
+<float[4,2] w = {0.5, -0.25, 0.125, 1, -1, 0.75, 0.375, -0.5}, float[2] b = {0.1, -0.2}>
+{
+  [fc] y = Gemm (x, w, b)
+}
+"#;
+
+/// A folder in which commands are run and what they said is written down.
+struct Shell {
+    dir: TempDir,
+    transcript: String,
+}
+
+impl Shell {
+    fn new() -> Shell {
+        let shell = Shell { dir: TempDir::new().unwrap(), transcript: String::new() };
+        shell.write("m.onnxtxt", MODEL.as_bytes());
+        shell
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// Runs `squint` with these words; returns standard output.
+    fn run(&mut self, words: &str) -> String {
+        let mut squint = Command::new(env!("CARGO_BIN_EXE_squint"));
+        let done = squint.args(words.split_whitespace()).current_dir(self.dir.path()).output().unwrap();
+        let (out, err) = (String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap());
+        let code = done.status.code().map_or("none".into(), |c| c.to_string());
+        writeln!(self.transcript, "$ squint {words}").unwrap();
+        for (stream, text) in [("stdout", &out), ("stderr", &err)] {
+            if !text.is_empty() {
+                writeln!(self.transcript, "--- {stream}\n{}", text.trim_end()).unwrap();
+            }
+        }
+        writeln!(self.transcript, "--- exit {code}\n").unwrap();
+        out
+    }
+
+    /// Compares the transcript.
+    fn check(self, name: &str) {
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("snapshots/cli"));
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.add_filter(r"[0-9.]+ s \(load.*\)", "[TIME]");
+        settings.add_filter(r#"("[a-z-]+"|"seconds"): [0-9.e-]+(,?)\n"#, "$1: [NUMBER]$2\n");
+        settings.bind(|| insta::assert_snapshot!(name, self.transcript.trim_end()));
+    }
+}
+
+/// An `.npz` archive of one little-endian array.
+fn npz(key: &str, descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let mut array = b"\x93NUMPY\x01\x00".to_vec();
+    array.extend((header.len() as u16).to_le_bytes());
+    array.extend(header.as_bytes());
+    array.extend(data);
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    zip.start_file(format!("{key}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+    zip.write_all(&array).unwrap();
+    zip.finish().unwrap().into_inner()
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// Eight samples for `MODEL`.
+fn samples() -> Vec<u8> {
+    let values: Vec<f32> = (0..32u8).map(|i| f32::from(i * 37 % 64) / 32.0 - 1.0).collect();
+    npz("x", "<f4", "(8, 4)", &floats(&values))
+}
+
+fn quickstart(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart").join(name)
+}
+
+#[test]
+fn help() {
+    let mut shell = Shell::new();
+    shell.run("--help");
+    shell.check("help");
+    for command in ["quantize", "explain", "optimize", "inspect", "print", "run-passes"] {
+        let mut shell = Shell::new();
+        shell.run(&format!("{command} --help"));
+        shell.check(&format!("help-{command}"));
+    }
+}
+
+#[test]
+fn a_model_is_quantized() {
+    let mut shell = Shell::new();
+    shell.write("x.npz", &samples());
+    shell.run("quantize m.onnxtxt -o q.onnx --data x.npz");
+    shell.run("inspect q.onnx --check");
+    shell.run("explain m.onnxtxt --data x.npz");
+    shell.run("explain m.onnxtxt --data x.npz --keep-float fc --keep-float nothing");
+    shell.check("quantize");
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let mut shell = Shell::new();
+    shell.write("x.npz", &samples());
+    shell.run("quantize m.onnxtxt -o 1.onnx --data x.npz --threads 1 --quiet");
+    shell.run("quantize m.onnxtxt -o 2.onnx --data x.npz --threads 2 --quiet");
+    assert_eq!(std::fs::read(shell.path("1.onnx")).unwrap(), std::fs::read(shell.path("2.onnx")).unwrap());
+}
+
+#[test]
+fn reports_for_programs_are_json() {
+    let mut shell = Shell::new();
+    shell.write("x.npz", &samples());
+    let commands = [
+        "quantize m.onnxtxt -o q.onnx --data x.npz --format json",
+        "explain m.onnxtxt --data x.npz --format json",
+        "inspect m.onnxtxt --check --format json",
+    ];
+    let reports = commands.map(|c| serde_json::from_str::<serde_json::Value>(&shell.run(c)).unwrap());
+    assert_eq!(reports[0]["contractions"]["all"], 1);
+    assert_eq!(reports[0]["samples"], 8);
+    assert_eq!(reports[0]["nodes"], reports[1]["nodes"]);
+    assert_eq!(reports[2]["inputs"][0]["type"], "float[N,4]");
+    assert_eq!(reports[2]["violations"], serde_json::json!([]));
+}
+
+#[test]
+fn passes_run_one_by_one_and_are_dumped() {
+    let mut shell = Shell::new();
+    let relu_of_identity = "#! passes = [\"canonicalize\"]\n<ir_version: 8, opset_import: [\"\" : 17]>\n\
+        g (float[2] x) => (float[2] y) { a = Identity (x) y = Relu (a) }";
+    shell.write("f.onnxtxt", relu_of_identity.as_bytes());
+    shell.run("run-passes f.onnxtxt");
+    shell.run("run-passes f.onnxtxt --passes no-such-pass");
+    shell.run("run-passes m.onnxtxt");
+    shell.write("x.npz", &samples());
+    shell.run("quantize m.onnxtxt -o q.onnx --data x.npz --dump-ir dump --quiet");
+    let mut dumped: Vec<_> =
+        std::fs::read_dir(shell.path("dump")).unwrap().map(|e| e.unwrap().path()).collect();
+    dumped.sort();
+    assert!(dumped[0].ends_with("000-imported.onnxtxt") && dumped.len() > 3, "{dumped:?}");
+    for path in dumped {
+        text::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    }
+    shell.check("run-passes");
+}
+
+#[test]
+fn text_and_protobuf_are_the_same_model() {
+    let mut shell = Shell::new();
+    shell.run("optimize m.onnxtxt -o o.onnx");
+    let text = shell.run("print o.onnx --full");
+    shell.run("print m.onnxtxt --elide 4");
+    assert!(text::parse(&text).is_ok());
+    shell.check("print");
+}
+
+#[test]
+fn models_that_are_none() {
+    let mut shell = Shell::new();
+    let digits = std::fs::read(quickstart("digits.onnx")).unwrap();
+    shell.write("truncated.onnx", &digits[..digits.len() / 2]);
+    shell.write("text.onnx", b"this is no model\n");
+    shell.write("empty.onnx", b"");
+    std::fs::create_dir(shell.path("folder.onnx")).unwrap();
+    shell.write("syntax.onnxtxt", MODEL.replace("Gemm (x, w, b)", "Gemm (x, w, b").as_bytes());
+    shell.write("cycle.onnx", &cyclic());
+    let mut model = text::parse(MODEL).unwrap();
+    let weights = squint::ir::Tensor::from_f32(&[512, 2], &[0.5; 1024]);
+    model.main_mut().add_const("unused", weights);
+    let external = SaveOptions { external: External::Always };
+    squint_proto::save(&model, &shell.path("external.onnx"), &external).unwrap();
+    std::fs::remove_file(shell.path("external.onnx.data")).unwrap();
+    shell.write("x.npz", &samples());
+    for name in ["none", "truncated", "folder", "text", "empty", "cycle", "external"] {
+        shell.run(&format!("quantize {name}.onnx -o q.onnx --data x.npz"));
+    }
+    shell.run("inspect cycle.onnx --check");
+    shell.run("print syntax.onnxtxt");
+    assert!(!shell.path("q.onnx").exists());
+    shell.check("model-errors");
+}
+
+#[test]
+fn data_that_does_not_fit() {
+    let mut shell = Shell::new();
+    shell.write("shape.npz", &npz("x", "<f4", "(2, 3)", &floats(&[0.0; 6])));
+    shell.write("type.npz", &npz("x", "|u1", "(2, 4)", &[0; 8]));
+    shell.write("name.npz", &npz("y", "<f4", "(1, 4)", &floats(&[0.0; 4])));
+    shell.write(
+        "nan.npz",
+        &npz("x", "<f4", "(2, 4)", &floats(&[f32::NAN, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])),
+    );
+    shell.write(
+        "late-nan.npz",
+        &npz("x", "<f4", "(2, 4)", &floats(&[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, f32::NAN, 0.0])),
+    );
+    let good = samples();
+    shell.write("truncated.npz", &good[..good.len() / 2]);
+    shell.write("notes.txt", b"");
+    std::fs::copy(quickstart("calibration-images/00-digit-2.png"), shell.path("picture.png")).unwrap();
+    shell.run("quantize m.onnxtxt -o q.onnx");
+    for name in [
+        "none.npz",
+        "shape.npz",
+        "type.npz",
+        "name.npz",
+        "nan.npz",
+        "late-nan.npz",
+        "truncated.npz",
+        "notes.txt",
+        "picture.png",
+    ] {
+        shell.run(&format!("quantize m.onnxtxt -o q.onnx --data {name}"));
+    }
+    shell.run("quantize m.onnxtxt -o q.onnx --data z=nan.npz");
+    assert!(!shell.path("q.onnx").exists());
+    shell.check("data-errors");
+}
+
+#[test]
+fn pictures_are_preprocessed() {
+    let mut shell = Shell::new();
+    let model = quickstart("digits.onnx");
+    let images = quickstart("calibration-images");
+    for (words, fits) in [("", true), ("--resize 40 --crop 32x32", true), ("--resize 28", false)] {
+        let words = format!(
+            "quantize {} -o q.onnx --data {} --samples 1 --quiet {words}",
+            model.display(),
+            images.display()
+        );
+        shell.run(&words);
+        assert_eq!(shell.path("q.onnx").exists(), fits, "{}", shell.transcript);
+        let _ = std::fs::remove_file(shell.path("q.onnx"));
+    }
+}
+
+#[test]
+fn outputs_that_cannot_be_written() {
+    let mut shell = Shell::new();
+    shell.write("x.npz", &samples());
+    std::fs::create_dir(shell.path("folder")).unwrap();
+    shell.run("quantize m.onnxtxt -o none/q.onnx --data x.npz");
+    shell.run("quantize m.onnxtxt -o folder --data x.npz");
+    shell.run("quantize m.onnxtxt -o m.onnxtxt/q.onnx --data x.npz");
+    shell.run("quantize m.onnxtxt -o m.onnxtxt --data x.npz");
+    shell.run("optimize m.onnxtxt -o ./m.onnxtxt");
+    shell.run("quantize m.onnxtxt -o q.onnx --data x.npz --target no-such-target");
+    shell.run("quantize m.onnxtxt -o q.onnx --data x.npz --method median");
+    let mut left: Vec<_> =
+        std::fs::read_dir(shell.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["folder", "m.onnxtxt", "x.npz"]);
+    shell.check("output-errors");
+}
+
+/// A model in which `a` and `b` wait for each other. Its bytes are written by hand: no tool makes such a
+/// file.
+fn cyclic() -> Vec<u8> {
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
+    }
+    let node = |input: &[u8], output: &[u8]| {
+        field(
+            1,
+            &[field(1, b"x"), field(1, input), field(2, output), field(3, output), field(4, b"Add")].concat(),
+        )
+    };
+    // TensorProto float, shape [1].
+    let ty = field(2, &field(1, &[vec![1 << 3, 1], field(2, &field(1, &[1 << 3, 1]))].concat()));
+    let value = |number: u8, name: &[u8]| field(number, &[field(1, name), ty.clone()].concat());
+    let graph =
+        [node(b"b", b"a"), node(b"a", b"b"), field(2, b"g"), value(11, b"x"), value(12, b"b")].concat();
+    // ir_version 8, the graph, opset 17.
+    [vec![1 << 3, 8], field(7, &graph), field(8, &[2 << 3, 17])].concat()
+}
