@@ -272,7 +272,9 @@ impl Tensor {
                 255 => f64::NAN,
                 e => 2f64.powi(i32::from(*e) - 127),
             })),
-            Float4e2m1 => Box::new(self.packed(4).map(|x| minifloat((x & 8) << 4 | x & 7, 2, 1, 1, Special::None))),
+            Float4e2m1 => {
+                Box::new(self.packed(4).map(|x| minifloat((x & 8) << 4 | x & 7, 2, 1, 1, Special::None)))
+            }
             _ => Box::new(self.to_i64s().unwrap_or_default().into_iter().map(|x| x as f64)),
         }
     }
@@ -318,7 +320,11 @@ fn minifloat(x: u8, e: u32, m: u32, bias: i32, special: Special) -> f64 {
         _ => {}
     }
     let scale = f64::from(1u32 << m);
-    sign * if exp == 0 { man / scale * 2f64.powi(1 - bias) } else { (1.0 + man / scale) * 2f64.powi(exp - bias) }
+    sign * if exp == 0 {
+        man / scale * 2f64.powi(1 - bias)
+    } else {
+        (1.0 + man / scale) * 2f64.powi(exp - bias)
+    }
 }
 
 #[cfg(test)]

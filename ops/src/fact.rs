@@ -34,7 +34,10 @@ impl Fact {
     /// Everything about a constant; lengths too if it is a short list of integers.
     pub fn constant(tensor: Arc<Tensor>) -> Fact {
         let shape = tensor.dims().iter().map(|d| Dim::from(*d)).collect();
-        let ints = if tensor.rank() <= 1 && tensor.len() <= MAX_LENGTHS && matches!(tensor.dtype(), DType::Int64 | DType::Int32) {
+        let ints = if tensor.rank() <= 1
+            && tensor.len() <= MAX_LENGTHS
+            && matches!(tensor.dtype(), DType::Int64 | DType::Int32)
+        {
             tensor.to_i64s()
         } else {
             None

@@ -98,6 +98,7 @@ fn apply_all(rules: &[Rule], model: &mut Model, cx: &mut PassCx<'_>) -> Result<(
                 let Some(found) = pattern.matches(model.main(), op) else { continue };
                 match Rewrite::new(model, cx, rule.name, found).run(rule.apply) {
                     Ok(()) => again = true,
+                    Err(miss) if miss == Miss::nothing_to_do() => {}
                     Err(miss) => misses.push((model.main().label(op), miss)),
                 }
             }

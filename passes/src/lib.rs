@@ -15,6 +15,7 @@ mod finish;
 mod fold_constants;
 mod fuse;
 mod infer_types;
+mod inline_functions;
 mod insert_observers;
 mod merge_common_subexpressions;
 pub mod pass;

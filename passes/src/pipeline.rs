@@ -10,6 +10,9 @@ use squint_ir::execute::{Execute, Samples};
 
 /// The float graph made canonical, typed and small.
 const OPTIMIZE: &[&dyn Pass] = &[
+    // First, so that no other pass, no target and no executor has to know functions; nothing is lost, as a
+    // call means exactly its body.
+    &inline_functions::InlineFunctions,
     // Everything later assumes one spelling of each operator and an operator set that can say what the
     // target needs.
     &canonicalize::Canonicalize,

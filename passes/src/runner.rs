@@ -10,12 +10,15 @@ pub struct Hooks<'a> {
     /// Told of each pass and of calibration samples.
     pub progress: &'a dyn Progress,
     /// Called with a number, the name of the pass and the model after it.
-    pub dump: Option<&'a dyn Fn(usize, &str, &Model)>,
+    pub dump: Option<Dump<'a>>,
     /// Verify the model after every pass, not only at the ends.
     pub verify: bool,
     /// Stop after so many passes.
     pub limit: Option<usize>,
 }
+
+/// Takes the number of a pass, its name and the model after it.
+pub type Dump<'a> = &'a dyn Fn(usize, &str, &Model);
 
 /// Watches a compilation.
 pub trait Progress: Sync {
@@ -52,7 +55,8 @@ pub fn run(
 ) -> Result<Vec<(&'static str, f64)>, PassError> {
     check(model, None)?;
     let mut timing = Vec::new();
-    let mut phase = Phase::Imported;
+    // Lists follow each other: the first pass of one begins where the list before it ended.
+    let mut phase = passes.first().map_or(Phase::Imported, |p| p.needs());
     for (i, pass) in passes.iter().enumerate().take(hooks.limit.unwrap_or(usize::MAX)) {
         debug_assert!(pass.needs() <= phase, "invariant: `{}` runs at {:?}", pass.name(), pass.needs());
         hooks.progress.pass(pass.name());

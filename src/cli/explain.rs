@@ -1,7 +1,7 @@
 //! `squint explain`.
 
 use super::failure::Failure;
-use super::model_file::load;
+use super::model_file::load_valid;
 use super::options::{CompileFlags, DataFlags, Format};
 use super::progress::Bar;
 use super::summary::Summary;
@@ -34,8 +34,8 @@ pub(crate) struct Explain {
 impl Explain {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
         let start = Instant::now();
-        let mut model = load(&self.model, talk)?;
-        let config = self.compile.config(&model, talk);
+        let mut model = load_valid(&self.model, talk)?;
+        let config = self.compile.config(&model, talk)?;
         let data = self.data.open(&model, talk)?;
         let loaded = start.elapsed().as_secs_f64();
         let bar = Bar::new(talk);

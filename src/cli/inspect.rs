@@ -55,7 +55,11 @@ impl Inspect {
         out.flush()?;
         match violations.iter().filter(|v| v.severity == Severity::Error).count() {
             0 => Ok(()),
-            n => Err(Failure::Found(format!("`{}` is not a valid model: {n} errors", self.model.display()))),
+            n => Err(Failure::Found(format!(
+                "`{}` is not a valid model: {n} error{}",
+                self.model.display(),
+                if n > 1 { "s" } else { "" }
+            ))),
         }
     }
 }

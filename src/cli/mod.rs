@@ -45,19 +45,14 @@ struct TalkFlags {
     verbose: bool,
 }
 
+/// Each is described where it is defined.
 #[derive(Subcommand)]
 enum Command {
-    /// Quantize a model, with ranges measured on calibration data.
     Quantize(quantize::Quantize),
-    /// Show what will run in integers, what will stay in float, and why.
     Explain(explain::Explain),
-    /// Rewrite the float graph only: fold constants, fuse operators, remove dead code.
     Optimize(optimize::Optimize),
-    /// Show what a model consists of, and check that it is well-formed.
     Inspect(inspect::Inspect),
-    /// Print a model as ONNX text.
     Print(print::Print),
-    /// Run single passes on a fixture and print the result as ONNX text.
     RunPasses(run_passes::RunPasses),
 }
 

@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::talk::Talk;
 use squint::ir::Tensor;
+use squint::ir::verify::{Severity, verify};
 use squint::{Error, Model};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,6 +16,24 @@ pub(crate) fn load(path: &Path, talk: &Talk) -> Result<Model, Failure> {
     let (model, notes) = squint::load_with_notes(path)?;
     talk.notes(notes);
     Ok(model)
+}
+
+/// Loads a model that is to be compiled: it must be well-formed.
+///
+/// # Errors
+/// If the file is no model, or something is wrong with the model.
+pub(crate) fn load_valid(path: &Path, talk: &Talk) -> Result<Model, Failure> {
+    let model = load(path, talk)?;
+    let errors: Vec<_> = verify(&model).into_iter().filter(|v| v.severity == Severity::Error).collect();
+    let Some(first) = errors.first() else { return Ok(model) };
+    let more =
+        if errors.len() > 1 { format!(" (and {} more errors)", errors.len() - 1) } else { String::new() };
+    let message =
+        format!("`{}` is not a valid model: {}: {}{more}", path.display(), first.label, first.message);
+    Err(Failure::with_help(
+        message,
+        format!("`squint inspect {} --check` shows all that is wrong", path.display()),
+    ))
 }
 
 /// Checks, before any work is done, that `output` can be written and is not one of the inputs.

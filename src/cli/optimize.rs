@@ -1,7 +1,8 @@
 //! `squint optimize`.
 
 use super::failure::Failure;
-use super::model_file::{check_output, load};
+use super::model_file::{check_output, load_valid};
+use super::options::known_target;
 use super::progress::Bar;
 use super::talk::Talk;
 use clap::Args;
@@ -26,10 +27,11 @@ pub(crate) struct Optimize {
 impl Optimize {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
         check_output(&self.output, &self.model)?;
-        let mut model = load(&self.model, talk)?;
+        let mut model = load_valid(&self.model, talk)?;
+        let config = Config::new(known_target(&self.target)?);
         let bar = Bar::new(talk);
         let hooks = Hooks { progress: &bar, ..Hooks::default() };
-        let report = squint::optimize(&mut model, &Config::new(&self.target), &hooks)?;
+        let report = squint::optimize(&mut model, &config, &hooks)?;
         bar.clear();
         squint::save(&model, &self.output)?;
         talk.notes(&report.notes);

@@ -5,6 +5,7 @@ use super::talk::Talk;
 use clap::{Args, ValueEnum};
 use squint::data::{Channels, Layout, Preprocessing, Resize, Size};
 use squint::passes::calibration::weights::WeightMethod;
+use squint::targets::{target, targets};
 use squint::{Config, DataOptions, Dataset, Method, Model};
 use std::num::NonZeroUsize;
 
@@ -76,8 +77,11 @@ pub(crate) struct DataFlags {
 
 impl CompileFlags {
     /// The configuration. Names of nodes that do not occur are reported.
-    pub(crate) fn config(&self, model: &Model, talk: &Talk) -> Config {
-        let mut config = Config::new(&self.target);
+    ///
+    /// # Errors
+    /// If there is no such target.
+    pub(crate) fn config(&self, model: &Model, talk: &Talk) -> Result<Config, Failure> {
+        let mut config = Config::new(known_target(&self.target)?);
         config.method = self.method;
         config.weight_method = self.weight_method;
         config.threads = self.threads.map(NonZeroUsize::get);
@@ -89,7 +93,7 @@ impl CompileFlags {
             }
         }
         config.keep_float = self.keep_float.clone();
-        config
+        Ok(config)
     }
 }
 
@@ -120,6 +124,18 @@ impl DataFlags {
         talk.notes(data.notes());
         Ok(data)
     }
+}
+
+/// The name of a target, if there is one of that name.
+///
+/// # Errors
+/// The names there are.
+pub(crate) fn known_target(name: &str) -> Result<&str, Failure> {
+    if target(name).is_some() {
+        return Ok(name);
+    }
+    let known: Vec<String> = targets().map(|t| format!("`{}` ({})", t.name(), t.description())).collect();
+    Err(Failure::with_help(format!("there is no target `{name}`"), format!("there are {}", known.join(", "))))
 }
 
 /// The method of a name, which is spelled as for activations.

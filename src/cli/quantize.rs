@@ -1,7 +1,7 @@
 //! `squint quantize`.
 
 use super::failure::Failure;
-use super::model_file::{check_output, load, size_on_disk};
+use super::model_file::{check_output, load_valid, size_on_disk};
 use super::options::{CompileFlags, DataFlags, Format};
 use super::progress::Bar;
 use super::summary::{Sizes, Summary};
@@ -41,9 +41,9 @@ impl Quantize {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
         check_output(&self.output, &self.model)?;
         let start = Instant::now();
-        let mut model = load(&self.model, talk)?;
+        let mut model = load_valid(&self.model, talk)?;
         let before = size_on_disk(&self.model, &model)?;
-        let config = self.compile.config(&model, talk);
+        let config = self.compile.config(&model, talk)?;
         let data = self.data.open(&model, talk)?;
         let loaded = start.elapsed().as_secs_f64();
 

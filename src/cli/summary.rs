@@ -51,11 +51,8 @@ impl Summary<'_> {
             line(if i == 0 { "kept in float" } else { "" }, format!("{n}: {reason}"));
         }
         if let Some(Sizes { before, after }) = self.sizes {
-            let ratio = before as f64 / after.max(1) as f64;
-            line(
-                "size",
-                format!("{} before, {} after ({ratio:.2} times smaller)", bytes(before), bytes(after)),
-            );
+            let percent = 100.0 * after as f64 / before.max(1) as f64;
+            line("size", format!("{} before, {} after ({percent:.0}%)", bytes(before), bytes(after)));
         }
         let stages = self.stages();
         let total: f64 = stages.iter().map(|(_, s)| s).sum();

@@ -90,7 +90,7 @@ impl Input {
         }
         same(&shape[1..], &dims[1..], 1)?;
         let batch = batch.map_or(Some(1), |b| usize::try_from(b).ok()).ok_or("its batch is out of range")?;
-        if dims[0] % batch != 0 {
+        if !dims[0].is_multiple_of(batch) {
             return Err(format!("its first axis, {}, is no multiple of the batch, {batch}", dims[0]));
         }
         Ok(Fit::Rows { batch, count: samples(dims[0] / batch)?, squeeze: false })

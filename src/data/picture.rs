@@ -174,7 +174,7 @@ impl Picture {
                 return Err(format!("is {w}x{h} after resizing, too small to crop {width}x{height} from it"));
             }
             // Half a pixel is rounded to even, as in torchvision's CenterCrop.
-            let half = |d: u32| d / 2 + (d & d / 2 & 1);
+            let half = |d: u32| d / 2 + (d & (d / 2) & 1);
             let (x, y) = (half(w - width), half(h - height));
             image = imageops::crop_imm(&image, x, y, width, height).to_image();
         }

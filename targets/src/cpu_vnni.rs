@@ -5,7 +5,7 @@
 //! `qdq_selector_action_transformer.cc` and `qdq_selectors.cc`, release 1.31; the oracle checks it
 //! against what the runtime writes out after optimisation.
 
-use crate::{Cost, Costs, Format, Params, Site, Support, Target};
+use crate::{Cost, Costs, FloatResult, Format, Params, Site, Support, Target};
 use squint_ir::DType;
 use squint_ir::affine::Grid;
 use squint_ops::Class;
@@ -65,7 +65,9 @@ impl Target for CpuVnni {
             Class::Index => Support::Plain,
             Class::Control => float("bodies of control flow stay float"),
             Class::Quantized => float("already quantized"),
-            Class::Other if site.op.op_type == "Where" => float("selection between tensors pays only inside an integer region"),
+            Class::Other if site.op.op_type == "Where" => {
+                float("selection between tensors pays only inside an integer region")
+            }
             Class::Other => float("no integer kernel"),
         }
     }
@@ -73,7 +75,10 @@ impl Target for CpuVnni {
     fn cost(&self, site: &Site<'_>) -> Costs {
         let out = site.result().and_then(|r| r.elements()).unwrap_or(DEFAULT_ELEMENTS);
         let inp = site.operand(0).and_then(|r| r.elements()).unwrap_or(out);
-        let pair = |integer: Cost, float: Cost, units: u64| Costs { integer: integer.of(units), float: float.of(units) };
+        let pair = |integer: Cost, float: Cost, units: u64| Costs {
+            integer: integer.of(units),
+            float: float.of(units),
+        };
         match site.row.class {
             Class::Contraction => contraction_cost(site, inp, out),
             Class::Movement => pair(COPY_U8, COPY_F32, inp.max(out)),
@@ -120,7 +125,7 @@ fn float(reason: &'static str) -> Support {
 }
 
 fn integer(kernel: &'static str, params: Params) -> Support {
-    Support::Integer { kernel, params, float_result: false }
+    Support::Integer { kernel, params, float_result: FloatResult::Never }
 }
 
 fn contraction(site: &Site<'_>) -> Support {
@@ -140,24 +145,44 @@ fn contraction(site: &Site<'_>) -> Support {
         return float("its bias is not a constant");
     }
     match op.op_type.as_str() {
-        "Conv" => Support::Integer { kernel: "QLinearConv", params: Params::Own, float_result: false },
+        "Conv" => integer("QLinearConv", Params::Own),
         "Gemm" => {
             let plain = op.int("transA").unwrap_or(0) == 0
                 && op.float("alpha").unwrap_or(1.0) == 1.0
                 && op.float("beta").unwrap_or(1.0) == 1.0;
-            let bias_ok = site.operand(2).and_then(|b| b.konst()).is_none_or(|b| gemm_bias_fits(b.dims(), site));
+            let bias_ok =
+                site.operand(2).and_then(|b| b.konst()).is_none_or(|b| gemm_bias_fits(b.dims(), site));
             match (plain, bias_ok) {
                 (false, _) => float("Gemm with transA, alpha or beta has no integer kernel"),
                 (_, false) => float("the bias of this Gemm is not one number per output"),
-                _ => Support::Integer { kernel: "QGemm", params: Params::Own, float_result: true },
+                _ => Support::Integer {
+                    kernel: "QGemm",
+                    params: Params::Own,
+                    float_result: FloatResult::Always,
+                },
             }
         }
         "MatMul" if site.operand(1).and_then(|w| w.rank()).is_some_and(|r| r < 2) => {
             float("a matrix times a vector has no integer kernel")
         }
-        "MatMul" => Support::Integer { kernel: "QLinearMatMul", params: Params::Own, float_result: true },
+        "MatMul" => Support::Integer {
+            kernel: "QLinearMatMul",
+            params: Params::Own,
+            float_result: matmul_float_result(site),
+        },
         "ConvTranspose" => float("ConvTranspose has no integer kernel"),
         _ => float("no integer kernel"),
+    }
+}
+
+/// MatMulIntegerToFloat leaves its result in float; but the runtime first joins a MatMul with an Add behind
+/// it into a Gemm, for which no such kernel exists, whenever it can: for matrices, and for stacks of matrices
+/// whose lengths it knows (`matmul_add_fusion.cc`).
+fn matmul_float_result(site: &Site<'_>) -> FloatResult {
+    let shape = site.result().and_then(|r| r.fact.shape.as_ref());
+    match shape {
+        Some(s) if s.len() > 2 && s.iter().any(|d| d.known().is_none()) => FloatResult::Always,
+        _ => FloatResult::UnlessReadBy("Add"),
     }
 }
 
@@ -170,12 +195,14 @@ fn gemm_bias_fits(dims: &[usize], site: &Site<'_>) -> bool {
 fn contraction_cost(site: &Site<'_>, inp: u64, out: u64) -> Costs {
     let macs = site.macs().max(1);
     let group = site.op.int("group").unwrap_or(1).max(1) as u64;
-    let per_group = site.operand(1).and_then(|w| w.dims.as_ref()).and_then(|d| d.get(1).copied()).unwrap_or(1) as u64;
+    let per_group =
+        site.operand(1).and_then(|w| w.dims.as_ref()).and_then(|d| d.get(1).copied()).unwrap_or(1) as u64;
     let depthwise = group > 1 && per_group <= 2;
     let (f, q) = if depthwise { (DEPTHWISE_F32, DEPTHWISE_U8) } else { (DENSE_F32, DENSE_U8) };
     // Without the symmetric kernel (input channels divisible by 4) the input is unrolled first.
-    let unroll = if !depthwise && per_group % 4 != 0 && site.op.op_type == "Conv" {
-        let window: usize = site.operand(1).and_then(|w| w.dims.as_ref()).map_or(1, |d| d.iter().skip(2).product());
+    let unroll = if !depthwise && !per_group.is_multiple_of(4) && site.op.op_type == "Conv" {
+        let window: usize =
+            site.operand(1).and_then(|w| w.dims.as_ref()).map_or(1, |d| d.iter().skip(2).product());
         (inp as f64 * IM2COL_UNIT * window as f64) as u64
     } else {
         0
@@ -186,8 +213,8 @@ fn contraction_cost(site: &Site<'_>, inp: u64, out: u64) -> Costs {
 fn movement(site: &Site<'_>) -> Support {
     let (op, same) = (site.op, Params::SameAsInput);
     match op.op_type.as_str() {
-        "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Slice" | "Gather" | "GatherElements" | "Expand"
-        | "Tile" | "Flatten" | "DepthToSpace" | "Split" => {
+        "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Slice" | "Gather" | "GatherElements"
+        | "Expand" | "Tile" | "Flatten" | "DepthToSpace" | "Split" => {
             if site.operand(0).is_some_and(|x| x.konst().is_some()) {
                 float("it reads a table of constants")
             } else {

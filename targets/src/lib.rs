@@ -61,8 +61,8 @@ pub enum Support {
         kernel: &'static str,
         /// How parameters of the result relate to those of the operands.
         params: Params,
-        /// True if the kernel can also leave its result in float.
-        float_result: bool,
+        /// Whether the kernel can also leave its result in float.
+        float_result: FloatResult,
     },
     /// Disappears into the operator before it when that one runs in integers.
     Absorbed,
@@ -73,6 +73,17 @@ pub enum Support {
     },
     /// Not an operator of activations: nothing to quantize.
     Plain,
+}
+
+/// Whether an integer kernel can leave its result in float, without a QuantizeLinear behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FloatResult {
+    /// Its result must be quantized.
+    Never,
+    /// It can.
+    Always,
+    /// It can, unless an operator of this type reads the result: the runtime would fuse the two in float.
+    UnlessReadBy(&'static str),
 }
 
 /// How quantization parameters of results are chosen.

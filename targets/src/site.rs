@@ -48,7 +48,12 @@ impl Operand {
 
 impl<'a> Site<'a> {
     /// The site of an operator, or `None` if it has no row. `operand` says what is known of a value.
-    pub fn new(graph: &'a Graph, id: OpId, opset: i64, operand: impl Fn(ValueId) -> Operand) -> Option<Site<'a>> {
+    pub fn new(
+        graph: &'a Graph,
+        id: OpId,
+        opset: i64,
+        operand: impl Fn(ValueId) -> Operand,
+    ) -> Option<Site<'a>> {
         let op = graph.op(id);
         let row = squint_ops::row(&op.domain, &op.op_type)?;
         let describe = |vs: Vec<Option<ValueId>>| vs.into_iter().map(|v| v.map(&operand)).collect();
@@ -99,10 +104,15 @@ impl<'a> Site<'a> {
         let Some(out) = self.result().and_then(Operand::elements) else { return 0 };
         let inner = match self.op.op_type.as_str() {
             // Each output element sums over the weight's input channels and kernel.
-            "Conv" => self.operand(1).and_then(|w| w.dims.as_ref()).map(|d| d.iter().skip(1).product::<usize>()),
+            "Conv" => {
+                self.operand(1).and_then(|w| w.dims.as_ref()).map(|d| d.iter().skip(1).product::<usize>())
+            }
             "ConvTranspose" => {
                 // Each input element is multiplied with every weight of its channel.
-                let (x, w) = (self.operand(0).and_then(Operand::elements), self.operand(1).and_then(|w| w.dims.as_ref()));
+                let (x, w) = (
+                    self.operand(0).and_then(Operand::elements),
+                    self.operand(1).and_then(|w| w.dims.as_ref()),
+                );
                 return match (x, w) {
                     (Some(x), Some(w)) => x * w.iter().skip(1).product::<usize>() as u64,
                     _ => 0,

@@ -7,10 +7,12 @@
 //! underflows), hence halving the resolution is `i >> 1`: a histogram folded from width `w` to `2 w` equals
 //! the one counted at `2 w`.
 //!
-//! Speed: the first pass and the computation of slots are branch-free loops over fixed-size blocks that
-//! compilers vectorise with the baseline instruction set; the increments go to two interleaved tables of
+//! Speed: the first pass and the computation of slots are branch-free loops over fixed-size blocks, compiled
+//! for several instruction sets of which the best that the processor has is taken; the increments go to two interleaved tables of
 //! `u32`, and exact zeros, which rectified activations are full of, are spread over 64 slots, because
 //! incrementing one address again and again waits for the store of the round before.
+
+use multiversion::multiversion;
 
 /// The most bins that a sketch holds. With 8 byte counts this keeps a sketch below 32 KiB.
 pub const MAX_BINS: usize = 4032;
@@ -83,6 +85,7 @@ pub(crate) struct Extremes {
 }
 
 /// Finds the extremes; `min > max` if there is no number at all.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2"))]
 pub(crate) fn extremes(data: &[f32]) -> Extremes {
     const LANES: usize = 16;
     let mut min = [f32::INFINITY; LANES];
@@ -161,11 +164,16 @@ fn for_each_block(data: &[f32], window: Window, mut visit: impl FnMut(&[u32])) {
     let offset = ZERO_SLOTS as i32 - window.first;
     let mut slots = [0_u32; BLOCK];
     for block in data.chunks(BLOCK) {
-        for (i, (&x, slot)) in block.iter().zip(&mut slots).enumerate() {
-            let zero_slot = (i % ZERO_SLOTS) as i32;
-            *slot = if x == 0.0 { zero_slot } else { bin_of(x, inverse) + offset } as u32;
-        }
+        compute_slots(block, inverse, offset, &mut slots);
         visit(&slots[..block.len()]);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2"))]
+fn compute_slots(block: &[f32], inverse: f32, offset: i32, slots: &mut [u32; BLOCK]) {
+    for (i, (&x, slot)) in block.iter().zip(slots).enumerate() {
+        let zero_slot = (i % ZERO_SLOTS) as i32;
+        *slot = if x == 0.0 { zero_slot } else { bin_of(x, inverse) + offset } as u32;
     }
 }
 

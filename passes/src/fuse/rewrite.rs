@@ -11,6 +11,13 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Miss(pub(crate) String);
 
+impl Miss {
+    /// There is nothing to do: not worth a word to the user.
+    pub(crate) fn nothing_to_do() -> Miss {
+        Miss(String::new())
+    }
+}
+
 impl<T: Into<String>> From<T> for Miss {
     fn from(s: T) -> Miss {
         Miss(s.into())

@@ -33,8 +33,8 @@ pub(super) fn plan(
     for (unit, int) in units.iter().zip(integer) {
         let (op, site) = &sites[unit.site];
         let decision = match (&unit.support, &unit.fixed) {
-            (Support::Integer { kernel, params, float_result }, _) if *int => {
-                planner.integer_unit(*op, site, unit, *params, *float_result);
+            (Support::Integer { kernel, params, .. }, _) if *int => {
+                planner.integer_unit(*op, site, unit, *params);
                 OpPlan::Integer(kernel)
             }
             (Support::Plain, _) => OpPlan::Plain,
@@ -78,7 +78,7 @@ struct Planner<'a, 'c> {
 }
 
 impl Planner<'_, '_> {
-    fn integer_unit(&mut self, op: OpId, site: &Site<'_>, unit: &Unit, params: Params, float_result: bool) {
+    fn integer_unit(&mut self, op: OpId, site: &Site<'_>, unit: &Unit, params: Params) {
         let format = self.target.activations();
         // What comes from outside a region is quantized with a range of its own.
         for v in &unit.reads {
@@ -97,7 +97,7 @@ impl Planner<'_, '_> {
             }
         }
         for v in &unit.makes {
-            if float_result && !self.read_in_integers.contains(*v) {
+            if unit.float_result && !self.read_in_integers.contains(*v) {
                 continue;
             }
             let (params, why) = match params {

@@ -49,9 +49,8 @@ pub(super) fn place(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)], 
         let outside = g.is_output(v) || g.uses(v).iter().any(|u| u.capture || !site_of.contains(u.op));
         let producer = wiring.maker.get(v).copied();
         if let Some(p) = producer {
-            let leaves_float = matches!(units[p].support, Support::Integer { float_result: true, .. });
             let d = n.node();
-            n.edge(nodes[p], d, if leaves_float { 0 } else { dequantize });
+            n.edge(nodes[p], d, if units[p].float_result { 0 } else { dequantize });
             if outside {
                 n.edge(d, SINK, INFINITE);
             }

@@ -3,7 +3,7 @@
 use crate::pass::PassCx;
 use squint_ir::{Graph, Model, OpId, OpTable, ValueId};
 use squint_ops::Class;
-use squint_targets::{Operand, Params, Site, Support, Target};
+use squint_targets::{FloatResult, Operand, Params, Site, Support, Target};
 
 /// An operator and the clamps it absorbs.
 pub(crate) struct Unit {
@@ -17,6 +17,8 @@ pub(crate) struct Unit {
     pub(crate) makes: Vec<ValueId>,
     /// What the target does with it.
     pub(crate) support: Support,
+    /// True if it can run in integers and still leave its result in float.
+    pub(crate) float_result: bool,
     /// Why it stays float whatever it costs; `None` if it is free.
     pub(crate) fixed: Option<String>,
 }
@@ -32,6 +34,7 @@ pub(crate) fn units(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)]) 
         {
             by_op.insert(*op, unit);
             units[unit].clamps.push(*op);
+            units[unit].float_result = false;
             units[unit].makes = g.results(*op).into_iter().flatten().collect();
             continue;
         }
@@ -39,7 +42,8 @@ pub(crate) fn units(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)]) 
         let reads = site.activations().into_iter().filter_map(|s| site.operand(s as usize));
         let reads = reads.filter(|o| o.konst().is_none()).map(|o| o.value).collect();
         let makes = site.results.iter().flatten().map(|o| o.value).collect();
-        units.push(Unit { site: i, clamps: Vec::new(), reads, makes, support, fixed: None });
+        let float_result = leaves_float(g, *op, &support);
+        units.push(Unit { site: i, clamps: Vec::new(), reads, makes, support, float_result, fixed: None });
     }
     units
 }
@@ -50,6 +54,18 @@ pub(super) fn fix(model: &Model, cx: &PassCx<'_>, sites: &[(OpId, Site<'_>)], un
         unit.fixed = fixed_reason(model.main(), cx, sites, unit);
     }
     keep_tail_in_float(sites, units);
+}
+
+fn leaves_float(g: &Graph, op: OpId, support: &Support) -> bool {
+    let Support::Integer { float_result, .. } = support else { return false };
+    match float_result {
+        FloatResult::Never => false,
+        FloatResult::Always => true,
+        FloatResult::UnlessReadBy(reader) => {
+            let mut uses = g.results(op).into_iter().flatten().flat_map(|v| g.uses(v));
+            !uses.any(|u| g.op(u.op).is(reader))
+        }
+    }
 }
 
 /// The unit whose result a clamp clips, if the clamp can vanish into it: the value between is used for

@@ -86,9 +86,9 @@ impl<'a, 'c> Site<'a, 'c> {
         let v = match self.dtype() {
             None | Some(DType::Float) => v,
             Some(dtype) => {
+                let name = self.fresh_name(&format!("{attr}_cast"));
                 let cast =
-                    OpSpec::new("Cast").attr("to", i64::from(dtype.code())).operands([v]).near(self.id);
-                let name = format!("{}_{attr}", self.label());
+                    self.beside(OpSpec::new("Cast").attr("to", i64::from(dtype.code())), &name).operands([v]);
                 self.g_mut().emit(cast, &name, Some(Type::tensor(dtype, Some(vec![]))))
             }
         };
@@ -101,25 +101,29 @@ impl<'a, 'c> Site<'a, 'c> {
         self.set_operand(slot, Some(v));
     }
 
-    /// Adds a constant named after the operator. The name is new in every graph of the model: bodies must
-    /// not hide names from around them.
+    /// Adds a constant named after the operator.
     fn add_const(&mut self, suffix: &str, tensor: Tensor) -> ValueId {
-        let base = format!("{}_{suffix}", self.label());
-        let mut name = base.clone();
-        let mut n = 0;
-        while self.model.graph_ids().any(|id| self.model.graph(id).value_named(&name).is_some()) {
-            n += 1;
-            name = format!("{base}_{n}");
-        }
+        let name = self.fresh_name(suffix);
         self.g_mut().add_const(&name, tensor)
+    }
+
+    /// A name made from that of the operator, new in every graph of the model: bodies must not hide names
+    /// from around them.
+    fn fresh_name(&self, suffix: &str) -> String {
+        let base = format!("{}_{suffix}", self.label());
+        let taken =
+            |name: &str| self.model.graph_ids().any(|id| self.model.graph(id).value_named(name).is_some());
+        let numbered = (1u64..).map(|n| format!("{base}_{n}"));
+        let mut names = std::iter::once(base.clone()).chain(numbered);
+        names.find(|name| !taken(name)).expect("invariant: a model has finitely many names")
     }
 
     /// Puts an operator in front of the first operand.
     pub(super) fn wrap_operand(&mut self, spec: OpSpec, suffix: &str) {
         let Some(x) = self.operand(0) else { return };
         let ty = self.dtype().map(|d| Type::tensor(d, Some(vec![Dim::Unknown, Dim::Unknown])));
-        let name = format!("{}_{suffix}", self.label());
-        let spec = spec.operands([x]).near(self.id);
+        let name = self.fresh_name(suffix);
+        let spec = self.beside(spec, &name).operands([x]);
         let v = self.g_mut().emit(spec, &name, ty);
         self.set_operand(0, Some(v));
     }
@@ -128,17 +132,21 @@ impl<'a, 'c> Site<'a, 'c> {
     pub(super) fn reshape_result_like(&mut self, like: ValueId) {
         let id = self.id;
         let Some(y) = self.g().result(id, 0) else { return };
-        let (inner, shape) = (format!("{}_flat", self.label()), format!("{}_shape", self.label()));
+        let (flat, shape, back) =
+            (self.fresh_name("flat"), self.fresh_name("shape"), self.fresh_name("reshape"));
         let ty = self.dtype().map(|d| Type::tensor(d, Some(vec![Dim::Unknown, Dim::Unknown])));
+        let to_shape = self.beside(OpSpec::new("Shape"), &shape).operands([like]);
+        let reshape = self.beside(OpSpec::new("Reshape"), &back);
         let g = self.g_mut();
-        let inner = g.add_value(&inner, ty);
-        g.set_result(id, 0, Some(inner));
-        let shape = g.emit(
-            OpSpec::new("Shape").operands([like]).near(id),
-            &shape,
-            Some(Type::tensor(DType::Int64, None)),
-        );
-        g.add_op(OpSpec::new("Reshape").operands([inner, shape]).results([y]).near(id));
+        let flat = g.add_value(&flat, ty);
+        g.set_result(id, 0, Some(flat));
+        let shape = g.emit(to_shape, &shape, Some(Type::tensor(DType::Int64, None)));
+        g.add_op(reshape.operands([flat, shape]).results([y]));
+    }
+
+    /// An operator made for this one: its place, its name and where it comes from.
+    fn beside(&self, spec: OpSpec, name: &str) -> OpSpec {
+        spec.near(self.id).name(name).origin(format!("raise-opset({})", self.label()))
     }
 
     /// The name of the operator for people, and for what is made beside it.

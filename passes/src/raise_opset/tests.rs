@@ -47,7 +47,7 @@ fn attributes_become_operands() {
 #[test]
 fn limits_have_the_type_of_the_data() {
     let found = raised(10, "(double[2] x) => (double[2] y)", "y = Clip <min = 0.0> (x)");
-    assert_eq!(found, "y_min_1 = Cast <to = 11> (y_min)\ny = Clip (x, y_min_1)");
+    assert_eq!(found, "[y_min_cast] y_min_cast = Cast <to = 11> (y_min)\ny = Clip (x, y_min_cast)");
 }
 
 #[test]
@@ -67,8 +67,8 @@ fn upsample_goes_all_the_way_to_resize() {
 
 #[test]
 fn softmax_is_flattened_where_it_must_be() {
-    let flat = "y_flatten = Flatten <axis = 1> (x)\ny_flat = Softmax <axis = -1> (y_flatten)\n\
-                y_shape = Shape (x)\ny = Reshape (y_flat, y_shape)";
+    let flat = "[y_flatten] y_flatten = Flatten <axis = 1> (x)\ny_flat = Softmax <axis = -1> (y_flatten)\n\
+                [y_shape] y_shape = Shape (x)\n[y_reshape] y = Reshape (y_flat, y_shape)";
     check(12, "y = Softmax (x)", flat);
     check(12, "y = Softmax <axis = 3> (x)", "y = Softmax <axis = -1> (x)");
     let found = raised(7, "(float[N,10,1,1] x) => (float[N,10,1,1] y)", "y = LogSoftmax (x)");
@@ -88,6 +88,7 @@ fn bodies_are_raised_and_other_domains_are_not() {
 #[test]
 fn what_cannot_be_raised_is_refused() {
     assert!(raised(6, X, "y = Relu (x)").contains("operator set 6"));
+    assert_eq!(raised(6, X, "y = custom.Relu (x)"), "y = custom.Relu (x)");
     let bn = "y = BatchNormalization <spatial = 0> (x, x, x, x, x)";
     let why = raised(8, X, bn);
     assert!(why.contains("node `y`: BatchNormalization of operator set 8"), "{why}");

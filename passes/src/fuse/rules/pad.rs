@@ -98,7 +98,7 @@ fn explicit_padding(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let mut op = rw.op("y").clone();
     let mode = op.string("auto_pad").unwrap_or("NOTSET").to_owned();
     if !matches!(mode.as_str(), "SAME_UPPER" | "SAME_LOWER" | "VALID") {
-        return Err("its padding is explicit".into());
+        return Err(Miss::nothing_to_do());
     }
     if op.int("ceil_mode").unwrap_or(0) != 0 {
         return Err("it rounds its number of windows up".into());
