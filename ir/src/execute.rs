@@ -10,8 +10,9 @@ use crate::{Model, OpId, Tensor, ValueId};
 pub type Sample = Vec<(String, Tensor)>;
 
 /// Receives observed values: the position in the list given to [`Execute::prepare`], the dimensions, and
-/// the elements in row-major order.
-pub type Observer<'a> = dyn FnMut(usize, &[usize], &[f32]) + 'a;
+/// the elements in row-major order. What it returns, as many elements, takes the value's place in the rest
+/// of the run; `None` leaves the value as it is.
+pub type Observer<'a> = dyn FnMut(usize, &[usize], &[f32]) -> Option<Vec<f32>> + 'a;
 
 /// Something that can run float models.
 pub trait Execute: Sync {

@@ -17,14 +17,30 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// Name of the stage.
 pub const NAME: &str = "calibrate";
 
-/// Statistics of `observed`, values of the main graph, over all samples.
+/// Makes a model ready to run with `observed`, values of its main graph, exposed.
 ///
 /// # Errors
-/// If there is no sample, one cannot be read or does not fit, or the executor refuses the model or fails.
+/// If the executor cannot run the model, with the nodes that are at fault.
+pub fn prepare<'m>(
+    model: &'m Model,
+    observed: &[ValueId],
+    executor: &'m dyn Execute,
+) -> Result<Box<dyn Session + 'm>, PassError> {
+    let refused = executor.preflight(model);
+    if !refused.is_empty() {
+        return Err(PassError::Config(refusal(executor.name(), &refused)));
+    }
+    Ok(executor.prepare(model, observed)?)
+}
+
+/// Statistics of `observed`, the values that `session` exposes, over all samples.
+///
+/// # Errors
+/// If there is no sample, one cannot be read or does not fit, or the executor fails.
 pub fn calibrate(
     model: &Model,
     observed: &[ValueId],
-    executor: &dyn Execute,
+    session: &dyn Session,
     samples: &dyn Samples,
     config: &Config,
     progress: &dyn Progress,
@@ -32,14 +48,8 @@ pub fn calibrate(
     if samples.is_empty() {
         return Err(PassError::Data("the calibration data has no sample".into()));
     }
-    let refused = executor.preflight(model);
-    if !refused.is_empty() {
-        return Err(PassError::Config(refusal(executor.name(), &refused)));
-    }
-    let session = executor.prepare(model, observed)?;
-    let work = Work::new(session.as_ref(), samples, progress);
-    let threads = config.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let threads = threads.clamp(1, samples.len());
+    let work = Work::new(session, samples, progress);
+    let threads = threads(config).min(samples.len());
     let parts = Mutex::new(Vec::new());
     std::thread::scope(|s| {
         for _ in 1..threads {
@@ -69,6 +79,12 @@ pub fn calibrate(
         }
     }
     Ok(statistics)
+}
+
+/// Worker threads to use.
+pub(crate) fn threads(config: &Config) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    config.threads.unwrap_or_else(cores).max(1)
 }
 
 /// What was seen of one value.
@@ -106,7 +122,16 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn new(session: &'a dyn Session, samples: &'a dyn Samples, progress: &'a dyn Progress) -> Work<'a> {
         let (next, done, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
-        Work { session, samples, progress, next, done, stop, failure: Mutex::new(None), first: Mutex::new(Vec::new()) }
+        Work {
+            session,
+            samples,
+            progress,
+            next,
+            done,
+            stop,
+            failure: Mutex::new(None),
+            first: Mutex::new(Vec::new()),
+        }
     }
 
     fn take_all(&self, n: usize, parts: &Mutex<Vec<Vec<Seen>>>) {
@@ -144,6 +169,7 @@ impl<'a> Work<'a> {
             if s.dims.as_ref().is_none_or(|(first, _)| i < *first) {
                 s.dims = Some((i, dims.to_vec()));
             }
+            None
         })?;
         Ok(())
     }

@@ -16,8 +16,15 @@ pub struct Config {
     pub keep_float: Vec<String>,
     /// Largest tensor, in elements, that constant folding makes.
     pub fold_limit: usize,
+    /// How much work goes into accuracy: 0 plans from statistics alone, 1 tries plans on a few samples.
+    pub effort: u8,
+    /// With effort: signal to noise at the outputs, in dB, below which the worst operators go back to float.
+    pub min_sqnr: f64,
     /// Worker threads for calibration; `None` for one per core.
     pub threads: Option<usize>,
+    /// How calibration data was prepared, for the record: one line, which changes nothing but the model's
+    /// metadata. Empty for no record.
+    pub data_description: String,
 }
 
 impl Config {
@@ -29,7 +36,10 @@ impl Config {
             weight_method: WeightMethod::MinMax,
             keep_float: Vec::new(),
             fold_limit: 4 << 20,
+            effort: 1,
+            min_sqnr: 15.0,
             threads: None,
+            data_description: String::new(),
         }
     }
 

@@ -4,6 +4,8 @@
 //!   dequantized form: one float reader of the raw result would keep the operator in float.
 //! - A value made in float, or a graph input, is read raw by float operators and quantized for the others.
 //! - A graph output keeps its name: it is the dequantized form, and the raw result gets another.
+//! - Where the target wants more input channels than a convolution has, the quantized input is padded with
+//!   channels of zeros, and the weight likewise.
 //! - Weights become integers behind a DequantizeLinear, biases 32-bit integers with the exact product of
 //!   scales.
 //!
@@ -11,9 +13,10 @@
 //! `T_QuantizeLinear_Output`, `T_DequantizeLinear_Output`.
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use crate::plan::{OpPlan, QuantPlan, ValuePlan, WeightPlan};
+use crate::plan::{OpPlan, QuantPlan, ValuePlan, WeightPlan, resolve_target};
 use squint_ir::affine::{ChannelLayout, QuantParams, quantize, quantize_bias, quantize_channels_i8};
-use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, Type, ValueId, ValueTable};
+use squint_ir::{DType, Dim, Graph, Model, OpId, OpSpec, Tensor, Type, ValueId, ValueTable};
+use squint_targets::Target;
 
 /// The pass.
 pub(crate) struct EmitQdq;
@@ -34,7 +37,8 @@ impl Pass for EmitQdq {
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
         let plan = &cx.plan;
         let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-        let mut emitter = Emitter { g: model.main_mut(), plan };
+        let target = resolve_target(&cx.config.target)?;
+        let mut emitter = Emitter { g: model.main_mut(), plan, target };
         let mut dequantized = ValueTable::new();
         for (v, p) in plan.values.iter() {
             let d = if emitter.g.konst(v).is_some() { emitter.constant(v, p)? } else { emitter.pair(v, p) };
@@ -52,6 +56,7 @@ impl Pass for EmitQdq {
 struct Emitter<'a> {
     g: &'a mut Graph,
     plan: &'a QuantPlan,
+    target: &'a dyn Target,
 }
 
 impl Emitter<'_> {
@@ -68,7 +73,11 @@ impl Emitter<'_> {
         if let Some(a) = anchor {
             (q, d) = (q.near(a), d.near(a));
         }
-        let q = self.g.emit(q.operands([raw, scale, zero]), &format!("{name}_QuantizeLinear_Output"), quantized_type);
+        let q = self.g.emit(
+            q.operands([raw, scale, zero]),
+            &format!("{name}_QuantizeLinear_Output"),
+            quantized_type,
+        );
         if raw != v {
             // The graph output itself is the dequantized form.
             self.g.add_op(d.operands([q, scale, zero]).results([v]));
@@ -123,7 +132,11 @@ impl Emitter<'_> {
             }
         }
         let Some(w) = self.plan.weights.get(op) else { return Ok(()) };
-        let weight = self.weight(op, w)?;
+        let channels = self.missing_channels(op, w);
+        if channels > 0 {
+            self.pad_input(op, channels);
+        }
+        let weight = self.weight(op, w, channels)?;
         self.g.set_operand(op, w.slot, Some(weight));
         if !w.bias_scales.is_empty()
             && let Some(b) = self.g.operand(op, 2)
@@ -134,7 +147,41 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    fn weight(&mut self, op: OpId, w: &WeightPlan) -> Result<ValueId, PassError> {
+    /// Input channels that the target wants beside those there are.
+    fn missing_channels(&self, op: OpId, w: &WeightPlan) -> usize {
+        let weight = self.g.operand(op, w.slot).and_then(|v| self.g.konst(v));
+        let dims = weight.map_or(&[][..], |t| t.dims());
+        let wanted = self.target.input_channels(self.g.op(op), dims);
+        wanted.zip(dims.get(1).copied()).map_or(0, |(wanted, there)| wanted.saturating_sub(there))
+    }
+
+    /// Appends channels of zeros to the quantized form of what a convolution reads.
+    fn pad_input(&mut self, op: OpId, channels: usize) {
+        let Some(d) = self.g.operand(op, 0) else { return };
+        let Some((dequantizer, _)) = self.g.producer(d) else { return };
+        let [Some(q), Some(scale), Some(zero)] = self.g.operands(dequantizer)[..] else { return };
+        let grow = |t: Option<&Type>| {
+            let mut shape = t?.shape()?.clone();
+            let there = shape.get(1)?.known()?;
+            shape[1] = Dim::Known(there + channels as u64);
+            Some(Type::tensor(t?.dtype()?, Some(shape)))
+        };
+        let (codes_type, ty) = (grow(self.g.ty(q)), grow(self.g.ty(d)));
+        let Some(rank) = self.g.ty(d).and_then(|t| t.shape()).map(Vec::len) else { return };
+        let mut pads = vec![0; 2 * rank];
+        pads[rank + 1] = channels as i64;
+        let label = self.g.label(op);
+        let pads = self.g.add_const(&format!("{label}_channel_pads"), Tensor::from_i64(&[pads.len()], &pads));
+        let pad = OpSpec::new("Pad").name(format!("{label}_PadChannels")).near(op).operands([q, pads, zero]);
+        let padded = self.g.emit(pad, &format!("{label}_PadChannels_Output"), codes_type);
+        let name = format!("{label}_PadChannels_DequantizeLinear");
+        let spec = OpSpec::new("DequantizeLinear").name(name.clone()).near(op).operands([padded, scale, zero]);
+        let d = self.g.emit(spec, &format!("{name}_Output"), ty);
+        self.g.set_operand(op, 0, Some(d));
+    }
+
+    /// The dequantized weight, with so many more input channels of zeros.
+    fn weight(&mut self, op: OpId, w: &WeightPlan, channels: usize) -> Result<ValueId, PassError> {
         let v = self.g.operand(op, w.slot);
         let (Some(v), Some(t)) = (v, v.and_then(|v| self.g.konst(v).cloned())) else {
             return Err(PassError::Model(format!("`{}`: its weight is no constant", self.g.label(op))));
@@ -144,19 +191,24 @@ impl Emitter<'_> {
             None => Some(ChannelLayout { outer: 1, channels: 1, inner: t.len() }),
         };
         let codes = layout.and_then(|l| quantize_channels_i8(&t.f32s(), l, &w.params, -127));
-        let codes = codes.ok_or_else(|| PassError::Model(format!("`{}`: scales do not fit its weight", self.g.label(op))))?;
+        let codes = codes.ok_or_else(|| {
+            PassError::Model(format!("`{}`: scales do not fit its weight", self.g.label(op)))
+        })?;
         let name = self.g.value(v).name().to_owned();
-        let q = self.g.add_const(&format!("{name}_quantized"), Tensor::from_i8(t.dims(), &codes));
+        let (dims, codes) = pad_channels(t.dims(), codes, channels);
+        let shape = dims.iter().map(|d| (*d).into()).collect();
+        let q = self.g.add_const(&format!("{name}_quantized"), Tensor::from_i8(&dims, &codes));
         let scales: Vec<f32> = w.params.iter().map(|p| p.scale).collect();
         let dims: &[usize] = if w.axis.is_some() { &[scales.len()] } else { &[] };
         let scale = self.g.add_const(&format!("{name}_scale"), Tensor::from_f32(dims, &scales));
-        let zero = self.g.add_const(&format!("{name}_zero_point"), Tensor::from_i8(dims, &vec![0; scales.len()]));
+        let zero =
+            self.g.add_const(&format!("{name}_zero_point"), Tensor::from_i8(dims, &vec![0; scales.len()]));
         let mut spec = OpSpec::new("DequantizeLinear").name(format!("{name}_DequantizeLinear")).near(op);
         if let Some(a) = w.axis {
             spec = spec.attr("axis", a as i64);
         }
-        let ty = self.g.ty(v).cloned();
-        Ok(self.g.emit(spec.operands([q, scale, zero]), &format!("{name}_DequantizeLinear_Output"), ty))
+        let ty = Type::tensor(DType::Float, Some(shape));
+        Ok(self.g.emit(spec.operands([q, scale, zero]), &format!("{name}_DequantizeLinear_Output"), Some(ty)))
     }
 
     fn bias(&mut self, b: ValueId, w: &WeightPlan) -> ValueId {
@@ -183,6 +235,23 @@ impl Emitter<'_> {
     }
 }
 
+/// Appends zeros along axis 1 of a weight: more input channels for each output channel.
+fn pad_channels(dims: &[usize], codes: Vec<i8>, channels: usize) -> (Vec<usize>, Vec<i8>) {
+    let [_, there, window @ ..] = dims else { return (dims.to_vec(), codes) };
+    let window: usize = window.iter().product();
+    if channels == 0 || there * window == 0 {
+        return (dims.to_vec(), codes);
+    }
+    let mut padded = Vec::new();
+    for output in codes.chunks_exact(there * window) {
+        padded.extend_from_slice(output);
+        padded.resize(padded.len() + channels * window, 0);
+    }
+    let mut dims = dims.to_vec();
+    dims[1] += channels;
+    (dims, padded)
+}
+
 fn levels(dtype: DType) -> Result<(i32, i32), PassError> {
     match dtype {
         DType::Uint8 => Ok((0, 255)),
@@ -194,4 +263,17 @@ fn levels(dtype: DType) -> Result<(i32, i32), PassError> {
 fn integers(dtype: DType, dims: &[usize], codes: Vec<u8>) -> Result<Tensor, PassError> {
     let t = Tensor::raw(dtype, dims, codes.into());
     t.map_err(|e| PassError::Config(format!("quantized constant: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_a_weight_adds_channels_behind_those_of_each_output() {
+        let (dims, codes) = pad_channels(&[2, 1, 2], vec![1, 2, 3, 4], 1);
+        assert_eq!(dims, [2, 2, 2]);
+        assert_eq!(codes, [1, 2, 0, 0, 3, 4, 0, 0]);
+        assert_eq!(pad_channels(&[1, 2], vec![5, 6], 0), (vec![1, 2], vec![5, 6]));
+    }
 }

@@ -33,9 +33,13 @@ impl Pass for Finish {
             g.op_mut(op).name = name;
         }
         let c = cx.config;
-        let recipe = format!("target={} method={} samples={}", c.target, c.method, cx.statistics.samples);
+        let method = cx.steering.ranges.as_ref().map_or(c.method, |(method, _)| *method);
+        let recipe = format!("target={} method={method} samples={}", c.target, cx.statistics.samples);
         model.set_metadata("squint.version", env!("CARGO_PKG_VERSION"));
         model.set_metadata("squint.recipe", &recipe);
+        if !c.data_description.is_empty() {
+            model.set_metadata("squint.preprocessing", &c.data_description);
+        }
         Ok(Changed::Yes)
     }
 }

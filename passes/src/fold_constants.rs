@@ -8,7 +8,7 @@
 
 use crate::infer_types::InferTypes;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use squint_ir::{Dim, DType, Model, OpId, Tensor, ValueId};
+use squint_ir::{DType, Dim, Model, OpId, Tensor, ValueId};
 use squint_ops::{EvalCx, Fact};
 use std::sync::Arc;
 
@@ -42,11 +42,16 @@ fn fold(model: &mut Model, cx: &mut PassCx<'_>, id: OpId) -> bool {
     let operands = g.operands(id);
     let inputs: Option<Vec<Option<&Tensor>>> = operands
         .iter()
-        .map(|v| v.map_or(Some(None), |v| if g.is_input(v) { None } else { g.konst(v).map(|t| Some(t.as_ref())) }))
+        .map(|v| {
+            v.map_or(Some(None), |v| if g.is_input(v) { None } else { g.konst(v).map(|t| Some(t.as_ref())) })
+        })
         .collect();
     let Some(inputs) = inputs else { return false };
     let results = g.results(id);
-    let small = results.iter().flatten().all(|v| elements(&cx.fact(model, *v)).is_none_or(|n| n <= cx.config.fold_limit));
+    let small = results
+        .iter()
+        .flatten()
+        .all(|v| elements(&cx.fact(model, *v)).is_none_or(|n| n <= cx.config.fold_limit));
     if !small || results.iter().flatten().any(|v| g.is_output(*v)) {
         return false;
     }
@@ -81,8 +86,11 @@ fn fold_known(model: &mut Model, cx: &mut PassCx<'_>, id: OpId) -> bool {
         return false;
     }
     let fact = cx.fact(model, v);
-    let (Some(rank), Some(lengths), Some(dtype)) = (fact.rank(), &fact.dims, fact.dtype) else { return false };
-    let known: Option<Vec<i64>> = lengths.iter().map(|d| d.known().and_then(|n| i64::try_from(n).ok())).collect();
+    let (Some(rank), Some(lengths), Some(dtype)) = (fact.rank(), &fact.dims, fact.dtype) else {
+        return false;
+    };
+    let known: Option<Vec<i64>> =
+        lengths.iter().map(|d| d.known().and_then(|n| i64::try_from(n).ok())).collect();
     let Some(known) = known else { return false };
     let Some(t) = integers(dtype, rank, &known) else { return false };
     set(model, cx, v, t);

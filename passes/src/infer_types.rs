@@ -42,7 +42,10 @@ impl Pass for InferTypes {
 ///
 /// # Errors
 /// If the graph has a cycle.
-pub(crate) fn infer_concrete(model: &Model, dims: &ValueTable<Vec<usize>>) -> Result<ValueTable<Fact>, PassError> {
+pub(crate) fn infer_concrete(
+    model: &Model,
+    dims: &ValueTable<Vec<usize>>,
+) -> Result<ValueTable<Fact>, PassError> {
     let g = model.main();
     let mut facts = ValueTable::new();
     for v in &g.inputs {

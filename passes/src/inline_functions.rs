@@ -46,7 +46,7 @@ impl Pass for InlineFunctions {
         let library = model.clone();
         let calls = CallGraph::new(&library)?;
         import_opsets(model, &library, &calls)?;
-        let mut work: VecDeque<(GraphId, OpId)> = calls.from_main().collect();
+        let mut work: VecDeque<(GraphId, OpId)> = calls.main_calls().collect();
         let mut expansion = Expansion::new(model, &library);
         while let Some((graph, op)) = work.pop_front() {
             // What an expansion adds may be calls again.

@@ -22,6 +22,8 @@ pub mod pass;
 pub mod pipeline;
 pub mod plan;
 mod raise_opset;
+mod refine;
 pub mod report;
 pub mod runner;
+mod simulate;
 pub mod statistics;

@@ -32,7 +32,8 @@ impl Pass for MergeCommonSubexpressions {
         for op in g.topo().map_err(|c| PassError::Model(c.to_string()))? {
             let Some(key) = key(g, op) else { continue };
             let twins = seen.entry(key).or_default();
-            match twins.iter().find(|t| same_attributes(&g.op(**t).attributes, &g.op(op).attributes)).copied() {
+            match twins.iter().find(|t| same_attributes(&g.op(**t).attributes, &g.op(op).attributes)).copied()
+            {
                 Some(first) if mergeable(g, first, op) => {
                     let pairs = g.results(op).into_iter().zip(g.results(first));
                     for (old, new) in pairs.collect::<Vec<_>>() {
@@ -55,7 +56,8 @@ type Key = (String, String, Vec<Option<ValueId>>, usize);
 
 fn key(g: &Graph, op: OpId) -> Option<Key> {
     let node = g.op(op);
-    let random = node.op_type.starts_with("Random") || matches!(node.op_type.as_str(), "Multinomial" | "Bernoulli" | "Dropout");
+    let random = node.op_type.starts_with("Random")
+        || matches!(node.op_type.as_str(), "Multinomial" | "Bernoulli" | "Dropout");
     if random || node.bodies().next().is_some() || !node.is_onnx() {
         return None;
     }
@@ -78,7 +80,12 @@ fn merge_constants(g: &mut Graph) -> bool {
     let mut changed = false;
     for v in g.values().collect::<Vec<_>>() {
         let Some(t) = g.konst(v) else { continue };
-        if g.producer(v).is_some() || g.is_input(v) || g.is_output(v) || t.bytes().len() > SMALL || t.as_strings().is_some() {
+        if g.producer(v).is_some()
+            || g.is_input(v)
+            || g.is_output(v)
+            || t.bytes().len() > SMALL
+            || t.as_strings().is_some()
+        {
             continue;
         }
         let key = (t.dtype().code(), t.dims().to_vec(), t.bytes().to_vec());

@@ -1,7 +1,7 @@
 //! What a pass is.
 
 use crate::config::Config;
-use crate::plan::QuantPlan;
+use crate::plan::{QuantPlan, Steering};
 use crate::report::Notes;
 use crate::statistics::Statistics;
 use squint_ir::{Model, ValueId, ValueTable};
@@ -77,6 +77,8 @@ pub struct PassCx<'a> {
     pub observed: Vec<ValueId>,
     /// What calibration saw.
     pub statistics: Statistics,
+    /// What has been learnt about accuracy.
+    pub steering: Steering,
     /// What is to be done.
     pub plan: QuantPlan,
     /// What the user should be told.
@@ -91,6 +93,7 @@ impl<'a> PassCx<'a> {
             facts: ValueTable::new(),
             observed: Vec::new(),
             statistics: Statistics::default(),
+            steering: Steering::default(),
             plan: QuantPlan::default(),
             notes: Notes::default(),
         }

@@ -110,14 +110,34 @@ fn plan_until<'a>(
     let mut timing = run(OPTIMIZE, model, &mut cx, hooks)?;
     let ops_fused = model.main().op_count();
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
-    hooks.progress.pass(calibrate::NAME);
-    let start = std::time::Instant::now();
-    cx.statistics = calibrate::calibrate(model, &cx.observed, executor, samples, config, hooks.progress)?;
-    timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
+    measure(model, &mut cx, executor, samples, hooks, &mut timing)?;
     timing.extend(run(last, model, &mut cx, hooks)?);
     let notes = cx.notes.iter().cloned().collect();
-    let report = Report { notes, samples: cx.statistics.samples, ops_before, ops_fused, timing, ..Report::default() };
+    let report =
+        Report { notes, samples: cx.statistics.samples, ops_before, ops_fused, timing, ..Report::default() };
     Ok((report, cx))
+}
+
+/// What is learnt by running the float graph: statistics of its values, and which plans keep its outputs.
+fn measure(
+    model: &Model,
+    cx: &mut PassCx<'_>,
+    executor: &dyn Execute,
+    samples: &dyn Samples,
+    hooks: &Hooks<'_>,
+    timing: &mut Vec<(&'static str, f64)>,
+) -> Result<(), PassError> {
+    hooks.progress.pass(calibrate::NAME);
+    let start = std::time::Instant::now();
+    let session = calibrate::prepare(model, &cx.observed, executor)?;
+    cx.statistics =
+        calibrate::calibrate(model, &cx.observed, session.as_ref(), samples, cx.config, hooks.progress)?;
+    timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
+    hooks.progress.pass(refine::NAME);
+    let start = std::time::Instant::now();
+    refine::refine(model, cx, session.as_ref(), samples)?;
+    timing.push((refine::NAME, start.elapsed().as_secs_f64()));
+    Ok(())
 }
 
 struct Listed(&'static dyn Pass);

@@ -15,15 +15,18 @@ mod units;
 
 pub(crate) use units::units;
 
+use crate::calibration::{Method, Range, solve};
 use crate::infer_types::infer_concrete;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::report::{Fate, NodeReport};
+use rayon::prelude::*;
 use squint_ir::affine::QuantParams;
 use squint_ir::types::known_dims;
 use squint_ir::{DType, Graph, Model, OpId, OpTable, ValueId, ValueTable};
 use squint_ops::Fact;
 use squint_targets::{Operand, Site, Target, target};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// What is to be done with every operator and value of the main graph.
 #[derive(Clone, Debug, Default)]
@@ -97,16 +100,68 @@ impl Pass for PlanQuantization {
     }
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
+        let draft = Draft::new(model, cx)?;
+        cx.plan = draft.plan(cx, &cx.steering, true);
+        cx.plan.report = report(model, &cx.plan, &draft.sites)?;
+        Ok(Changed::No)
+    }
+}
+
+/// What has been learnt about accuracy, and steers planning.
+#[derive(Clone, Debug, Default)]
+pub struct Steering {
+    /// The method for activation ranges, with what it found, instead of the configured one.
+    pub ranges: Option<(Method, Arc<ValueTable<Range>>)>,
+    /// Error at the outputs from quantizing each value alone.
+    pub errors: ValueTable<f64>,
+    /// Nanoseconds that a unit of that error is worth.
+    pub price: f64,
+}
+
+/// All that a plan is made from besides steering, so that several can be made.
+pub(crate) struct Draft<'m> {
+    model: &'m Model,
+    target: &'static dyn Target,
+    sites: Vec<(OpId, Site<'m>)>,
+    units: Vec<units::Unit>,
+}
+
+impl<'m> Draft<'m> {
+    pub(crate) fn new(model: &'m Model, cx: &PassCx<'_>) -> Result<Draft<'m>, PassError> {
         let target = resolve_target(&cx.config.target)?;
         let sites = sites(model, cx)?;
         let mut units = units::units(model.main(), target, &sites);
         units::fix(model, cx, &sites, &mut units);
-        let integer = place::place(model.main(), target, &sites, &units);
-        cx.plan = params::plan(model, cx, target, &sites, &units, &integer);
-        cx.plan.report = report(model, &cx.plan, &sites)?;
-        Ok(Changed::No)
+        Ok(Draft { model, target, sites, units })
+    }
+
+    /// A plan, without its report. Scales of weights, which take longest, only on request.
+    pub(crate) fn plan(&self, cx: &PassCx<'_>, steering: &Steering, weights: bool) -> QuantPlan {
+        let price = |v| steering.errors.get(v).map_or(0, |e| (e * steering.price).min(MAX_PRICE) as u64);
+        let integer = place::place(self.model.main(), self.target, &self.sites, &self.units, &price);
+        let (method, ranges) = match &steering.ranges {
+            Some((method, ranges)) => (*method, ranges.clone()),
+            None => (cx.config.method, self.solve(cx, cx.config.method)),
+        };
+        let choice = params::Choice { method, ranges, weights };
+        params::plan(self.model, cx, self.target, &self.sites, &self.units, &integer, choice)
+    }
+
+    /// The ranges of all observed values by a method.
+    pub(crate) fn solve(&self, cx: &PassCx<'_>, method: Method) -> Arc<ValueTable<Range>> {
+        let grid = self.target.activations().grid;
+        let sketches: Vec<_> = cx.statistics.sketches.iter().collect();
+        let solved: Vec<_> = sketches.par_iter().map(|(v, s)| (*v, solve(s, method, &grid))).collect();
+        let mut ranges = ValueTable::new();
+        for (v, range) in solved {
+            ranges.insert(v, range);
+        }
+        Arc::new(ranges)
     }
 }
+
+/// An hour: no gain in speed is worth more.
+const MAX_PRICE: f64 = 3.6e12;
 
 /// The target of a name, or an error that lists those there are.
 pub(crate) fn resolve_target(name: &str) -> Result<&'static dyn Target, PassError> {
@@ -173,7 +228,8 @@ impl QuantPlan {
             };
             let _ = writeln!(out, "{} {}: {decision}", g.op(op).qualified_type(), g.label(op));
             if let Some(w) = self.weights.get(op) {
-                let per = w.axis.map_or("per tensor".into(), |a| format!("axis {a}, {} channels", w.params.len()));
+                let per =
+                    w.axis.map_or("per tensor".into(), |a| format!("axis {a}, {} channels", w.params.len()));
                 let _ = writeln!(out, "  weight {} {per}", w.dtype);
             }
             for v in g.results(op).into_iter().flatten() {

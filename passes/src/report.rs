@@ -83,7 +83,9 @@ pub struct Report {
 impl Report {
     /// Contractions that run in integers, and all contractions.
     pub fn integer_contractions(&self) -> (usize, usize) {
-        let contraction = |n: &&NodeReport| squint_ops::row("", &n.op_type).is_some_and(|r| r.class == squint_ops::Class::Contraction);
+        let contraction = |n: &&NodeReport| {
+            squint_ops::row("", &n.op_type).is_some_and(|r| r.class == squint_ops::Class::Contraction)
+        };
         let all: Vec<_> = self.nodes.iter().filter(contraction).collect();
         (all.iter().filter(|n| matches!(n.fate, Fate::Integer(_))).count(), all.len())
     }

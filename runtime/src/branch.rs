@@ -305,7 +305,7 @@ mod tests {
     fn run(model: &Model, n: usize, data: &[f32]) -> Result<Vec<Vec<f32>>, ExecuteError> {
         let sample: Sample = vec![("x".into(), Tensor::from_f32(&[n, 2], data))];
         let session = Tract.prepare(model, &[])?;
-        Ok(session.run(&sample, &mut |_, _, _| ())?.iter().map(Tensor::to_f32s).collect())
+        Ok(session.run(&sample, &mut |_, _, _| None)?.iter().map(Tensor::to_f32s).collect())
     }
 
     fn positive(g: &mut Graph, x: ValueId) -> ValueId {

@@ -11,6 +11,7 @@
 //! | `observe.rs` | the pass-through operator that exposes intermediate values |
 //! | `registry.rs` | tract's operators, with corrections |
 //! | `branch.rs` | `If` |
+//! | `lower.rs` | bfloat16, which tract lacks, in float32 |
 //! | `preflight.rs` | what tract cannot run or runs wrong |
 //! | `convert.rs` | tensors and types |
 //! | `guard.rs` | panics turned into errors |
@@ -18,6 +19,7 @@
 mod branch;
 mod convert;
 mod guard;
+mod lower;
 mod observe;
 mod plan;
 mod preflight;

@@ -90,3 +90,9 @@ pub(crate) fn elements(tensor: &Tensor) -> TractResult<Cow<'_, [f32]>> {
     }
     Ok(Cow::Owned(tensor.cast_to::<f32>()?.try_as_plain_ram()?.as_slice()?.to_vec()))
 }
+
+/// A tensor of the type and shape of another, with these elements.
+pub(crate) fn replacement(like: &Tensor, elements: &[f32]) -> TractResult<Tensor> {
+    let tensor = Tensor::from_shape(like.shape(), elements)?;
+    Ok(tensor.cast_to_dt(like.datum_type())?.into_owned())
+}

@@ -7,7 +7,7 @@
 //! infers every shape from the inputs, and recorded shapes only get in the way of other ones.
 
 use crate::guard;
-use crate::observe::{Constant, Observe, elements, splice};
+use crate::observe::{Constant, Observe, elements, replacement, splice};
 use crate::registry;
 use squint_ir::execute::Observer;
 use std::collections::HashSet;
@@ -126,11 +126,20 @@ impl Plan {
             let Some(Observe { slots }) = node.op_as::<Observe>() else {
                 return eval(ctx, state, node, inputs);
             };
-            let elements = elements(&inputs[0])?;
-            for slot in slots {
-                guard::aloud(|| observe(*slot, inputs[0].shape(), &elements));
+            let mut replaced = None;
+            {
+                let elements = elements(&inputs[0])?;
+                for slot in slots {
+                    replaced = guard::aloud(|| observe(*slot, inputs[0].shape(), &elements)).or(replaced);
+                }
             }
-            TractResult::Ok(inputs)
+            match replaced {
+                None => TractResult::Ok(inputs),
+                Some(elements) => {
+                    let tensor = replacement(&inputs[0], &elements)?;
+                    Ok(tvec!(tensor.into_tvalue()))
+                }
+            }
         })?;
         *current = None;
         for (slot, dims, elements) in &self.constants {

@@ -82,7 +82,7 @@ mod tests {
         (g.inputs, g.outputs) = (vec![x], vec![y]);
         let sample = vec![("x".to_owned(), Tensor::from_f32(&[1, 1, 1, 2], &[1.0, 2.0]))];
         let session = Tract.prepare(&model, &[]).unwrap();
-        session.run(&sample, &mut |_, _, _| ()).unwrap()[0].to_f32s()
+        session.run(&sample, &mut |_, _, _| None).unwrap()[0].to_f32s()
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! many are kept depends on the size of the model; the least recently used goes first.
 
 use crate::convert;
+use crate::lower;
 use crate::plan::{Plan, Problem, Signature, Source};
 use crate::preflight::{self, node_name};
 use squint_ir::execute::{Execute, ExecuteError, Observer, Sample, Session, Unsupported};
@@ -33,7 +34,7 @@ impl Execute for Tract {
     }
 
     fn preflight(&self, model: &Model) -> Vec<Unsupported> {
-        preflight::check(model)
+        preflight::check(&lower::model(model))
     }
 
     fn prepare<'m>(
@@ -74,8 +75,11 @@ impl<'m> TractSession<'m> {
             };
             inputs.push(Input { name, dtype: *dtype, shape: shape.clone() });
         }
-        let encoded = squint_proto::encode_for_executor(model).map_err(|e| load(e.to_string()))?;
-        let weights: usize = graph.values().filter_map(|v| graph.konst(v)).map(|t| t.bytes().len()).sum();
+        // Names and ids are the same in the lowered model; only its encoding is kept.
+        let lowered = lower::model(model);
+        let encoded = squint_proto::encode_for_executor(&lowered).map_err(|e| load(e.to_string()))?;
+        let constants = lowered.main().values().filter_map(|v| lowered.main().konst(v));
+        let weights: usize = constants.map(|t| t.bytes().len()).sum();
         let capacity = (PLAN_BYTES / weights.max(1)).clamp(PLANS.0, PLANS.1);
         Ok(TractSession {
             graph,
@@ -145,7 +149,7 @@ impl Session for TractSession<'_> {
             let given = sample.iter().find(|(name, _)| *name == input.name).map(|(_, tensor)| tensor);
             let tensor = given.ok_or_else(|| wrong("the sample does not have it".into()))?;
             input.check(tensor).map_err(wrong)?;
-            let array = convert::to_array(tensor).map_err(|e| wrong(e.to_string()))?;
+            let array = convert::to_array(&lower::tensor(tensor)).map_err(|e| wrong(e.to_string()))?;
             signature.push((array.datum_type(), tensor.dims().to_vec()));
             arrays.push(array.into_tvalue());
         }
@@ -159,7 +163,7 @@ impl Session for TractSession<'_> {
 impl Input {
     /// Compares a tensor with the declaration.
     fn check(&self, tensor: &Tensor) -> Result<(), String> {
-        if tensor.dtype() != self.dtype {
+        if ![self.dtype, lower::dtype(self.dtype)].contains(&tensor.dtype()) {
             return Err(format!("the sample has {}, the model wants {}", tensor.dtype(), self.dtype));
         }
         let Some(shape) = &self.shape else { return Ok(()) };
@@ -233,6 +237,7 @@ mod tests {
             let mut seen = vec![vec![]; observe.len()];
             let outputs = session.run(&sample(&[n, 2], &data), &mut |i, dims, x| {
                 seen[i].push((dims.to_vec(), x.to_vec()));
+                None
             });
             let outputs = outputs.unwrap();
             assert!(seen.iter().all(|s| s.len() == 1), "{seen:?}");
@@ -257,7 +262,11 @@ mod tests {
             vec![("x".to_owned(), Tensor::raw(DType::Float16, &[2], halves.to_vec().into()).unwrap())];
         let mut seen = vec![];
         let session = Tract.prepare(&model, &[y]).unwrap();
-        let outputs = session.run(&sample, &mut |_, _, x| seen.extend_from_slice(x)).unwrap();
+        let outputs = session.run(&sample, &mut |_, _, x| {
+            seen.extend_from_slice(x);
+            None
+        });
+        let outputs = outputs.unwrap();
         assert_eq!(seen, [-1.0, 2.5]);
         assert_eq!((outputs[0].dtype(), outputs[0].to_f32s()), (DType::Float16, seen));
     }
@@ -266,7 +275,7 @@ mod tests {
     fn samples_that_do_not_fit_are_refused() {
         let (model, _) = model();
         let session = Tract.prepare(&model, &[]).unwrap();
-        let error = |s: &Sample| session.run(s, &mut |_, _, _| ()).unwrap_err().to_string();
+        let error = |s: &Sample| session.run(s, &mut |_, _, _| None).unwrap_err().to_string();
         assert_eq!(
             error(&sample(&[1, 3], &[0.0; 3])),
             "input `x`: the sample has shape [1, 3], the model wants float[N,2]"
@@ -288,7 +297,7 @@ mod tests {
         g.outputs.push(y);
         g.set_type(y, Some(Type::tensor(DType::Float, None)));
         let session = Tract.prepare(&model, &[]).unwrap();
-        let error = session.run(&sample(&[1, 2], &[0.0; 2]), &mut |_, _, _| ()).unwrap_err();
+        let error = session.run(&sample(&[1, 2], &[0.0; 2]), &mut |_, _, _| None).unwrap_err();
         assert!(error.to_string().contains("node `pick` (Gather)"), "{error}");
     }
 

@@ -3,10 +3,13 @@
 //! Unsigned activations with signed weights are the one combination with a fast exact kernel there
 //! (`VPDPBUSD`); per-channel weight scales cost nothing. What fuses is a claim about ONNX Runtime's
 //! `qdq_selector_action_transformer.cc` and `qdq_selectors.cc`, release 1.31; the oracle checks it
-//! against what the runtime writes out after optimisation.
+//! against what the runtime writes out after optimisation. What kernels cost was measured: [`table`].
 
-use crate::{Cost, Costs, FloatResult, Format, Params, Site, Support, Target};
-use squint_ir::DType;
+mod costs;
+mod table;
+
+use crate::{Costs, FloatResult, Format, Operand, Params, Site, Support, Target};
+use squint_ir::{DType, Op};
 use squint_ir::affine::Grid;
 use squint_ops::Class;
 
@@ -72,53 +75,22 @@ impl Target for CpuVnni {
         }
     }
 
-    fn cost(&self, site: &Site<'_>) -> Costs {
-        let out = site.result().and_then(|r| r.elements()).unwrap_or(DEFAULT_ELEMENTS);
-        let inp = site.operand(0).and_then(|r| r.elements()).unwrap_or(out);
-        let pair = |integer: Cost, float: Cost, units: u64| Costs {
-            integer: integer.of(units),
-            float: float.of(units),
-        };
-        match site.row.class {
-            Class::Contraction => contraction_cost(site, inp, out),
-            Class::Movement => pair(COPY_U8, COPY_F32, inp.max(out)),
-            Class::Join => pair(CONCAT_U8, COPY_F32, out),
-            Class::MaxPool | Class::AveragePool => pair(POOL_U8, POOL_F32, inp.max(out)),
-            Class::Binary => pair(BINARY_U8, BINARY_F32, out),
-            Class::Clamp => pair(Cost { call: 0.0, unit: 0.0 }, CLAMP_F32, out),
-            Class::Bounded | Class::Unary => pair(LOOKUP_U8, UNARY_F32, out),
-            _ => pair(UNARY_F32, UNARY_F32, out),
-        }
+    fn input_channels(&self, op: &Op, weight: &[usize]) -> Option<usize> {
+        costs::input_channels(op, weight)
     }
 
-    fn conversion_cost(&self, elements: u64) -> (u64, u64) {
-        (QUANTIZE.of(elements), DEQUANTIZE.of(elements))
+    fn cost(&self, site: &Site<'_>) -> Costs {
+        costs::operator(site)
+    }
+
+    fn quantize_cost(&self, value: &Operand, producer: Option<&Site<'_>>) -> u64 {
+        costs::quantize(value, producer)
+    }
+
+    fn dequantize_cost(&self, value: &Operand, reader: Option<&Site<'_>>) -> u64 {
+        costs::dequantize(value, reader)
     }
 }
-
-/// Assumed for values of unknown size.
-const DEFAULT_ELEMENTS: u64 = 100_000;
-
-// Nanoseconds for a call and an element, one core with AVX512-VNNI. Only ratios matter.
-const QUANTIZE: Cost = Cost { call: 800.0, unit: 0.07 };
-const DEQUANTIZE: Cost = Cost { call: 800.0, unit: 0.07 };
-const COPY_U8: Cost = Cost { call: 800.0, unit: 0.02 };
-const COPY_F32: Cost = Cost { call: 800.0, unit: 0.08 };
-const CONCAT_U8: Cost = Cost { call: 1000.0, unit: 0.05 };
-const POOL_U8: Cost = Cost { call: 1500.0, unit: 0.06 };
-const POOL_F32: Cost = Cost { call: 1500.0, unit: 0.2 };
-const BINARY_U8: Cost = Cost { call: 1500.0, unit: 0.16 };
-const BINARY_F32: Cost = Cost { call: 1000.0, unit: 0.12 };
-const CLAMP_F32: Cost = Cost { call: 800.0, unit: 0.06 };
-const LOOKUP_U8: Cost = Cost { call: 1500.0, unit: 0.25 };
-const UNARY_F32: Cost = Cost { call: 1000.0, unit: 0.30 };
-// Nanoseconds for a call and a multiply–accumulate.
-const DENSE_F32: Cost = Cost { call: 2000.0, unit: 0.018 };
-const DENSE_U8: Cost = Cost { call: 3000.0, unit: 0.0035 };
-const DEPTHWISE_F32: Cost = Cost { call: 2000.0, unit: 0.10 };
-const DEPTHWISE_U8: Cost = Cost { call: 3000.0, unit: 0.06 };
-const REQUANTIZE_UNIT: f64 = 0.08;
-const IM2COL_UNIT: f64 = 0.05;
 
 fn float(reason: &'static str) -> Support {
     Support::Float { reason }
@@ -190,24 +162,6 @@ fn matmul_float_result(site: &Site<'_>) -> FloatResult {
 fn gemm_bias_fits(dims: &[usize], site: &Site<'_>) -> bool {
     let columns = site.weight().and_then(|(_, w, axis)| Some(w.konst()?.dims()[axis?]));
     matches!((dims, columns), ([n], Some(c)) | ([1, n], Some(c)) if *n == c)
-}
-
-fn contraction_cost(site: &Site<'_>, inp: u64, out: u64) -> Costs {
-    let macs = site.macs().max(1);
-    let group = site.op.int("group").unwrap_or(1).max(1) as u64;
-    let per_group =
-        site.operand(1).and_then(|w| w.dims.as_ref()).and_then(|d| d.get(1).copied()).unwrap_or(1) as u64;
-    let depthwise = group > 1 && per_group <= 2;
-    let (f, q) = if depthwise { (DEPTHWISE_F32, DEPTHWISE_U8) } else { (DENSE_F32, DENSE_U8) };
-    // Without the symmetric kernel (input channels divisible by 4) the input is unrolled first.
-    let unroll = if !depthwise && !per_group.is_multiple_of(4) && site.op.op_type == "Conv" {
-        let window: usize =
-            site.operand(1).and_then(|w| w.dims.as_ref()).map_or(1, |d| d.iter().skip(2).product());
-        (inp as f64 * IM2COL_UNIT * window as f64) as u64
-    } else {
-        0
-    };
-    Costs { integer: q.of(macs) + (out as f64 * REQUANTIZE_UNIT) as u64 + unroll, float: f.of(macs) }
 }
 
 fn movement(site: &Site<'_>) -> Support {

@@ -9,10 +9,10 @@ mod cost;
 mod cpu_vnni;
 mod site;
 
-pub use cost::{Cost, Costs};
+pub use cost::Costs;
 pub use site::{Operand, Site};
 
-use squint_ir::DType;
+use squint_ir::{DType, Op};
 use squint_ir::affine::Grid;
 
 /// A deployment runtime on a kind of processor.
@@ -35,12 +35,20 @@ pub trait Target: Sync {
     /// What the runtime does with an operator whose activations are all quantized.
     fn support(&self, site: &Site<'_>) -> Support;
 
+    /// How many input channels a convolution in integers should have, if its kernel is much faster with more
+    /// channels than those of its weight (of these dimensions); the others are filled with zeros.
+    fn input_channels(&self, op: &Op, weight: &[usize]) -> Option<usize>;
+
     /// What it costs to run an operator, in nanoseconds of one core.
     fn cost(&self, site: &Site<'_>) -> Costs;
 
-    /// What it costs to convert a value of this many elements between float and integers:
-    /// `(quantize, dequantize)` in nanoseconds of one core.
-    fn conversion_cost(&self, elements: u64) -> (u64, u64);
+    /// What it costs to quantize a value that is made in float: by an operator, or (`None`) outside of the graph.
+    /// All integer readers share the result. Nanoseconds of one core.
+    fn quantize_cost(&self, value: &Operand, producer: Option<&Site<'_>>) -> u64;
+
+    /// What it costs a float reader (`None`: outside of the graph) that a value is made in integers. Each reader
+    /// pays for itself. Nanoseconds of one core.
+    fn dequantize_cost(&self, value: &Operand, reader: Option<&Site<'_>>) -> u64;
 }
 
 /// An element type with the levels of it that are used.

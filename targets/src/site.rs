@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 /// An operator in its place: its row, and what is known of its operands and results.
 pub struct Site<'a> {
+    /// The graph around it.
+    pub graph: &'a Graph,
+    /// Which operator of the graph it is.
+    pub id: OpId,
     /// The operator.
     pub op: &'a Op,
     /// Its row.
@@ -58,7 +62,7 @@ impl<'a> Site<'a> {
         let row = squint_ops::row(&op.domain, &op.op_type)?;
         let describe = |vs: Vec<Option<ValueId>>| vs.into_iter().map(|v| v.map(&operand)).collect();
         let (operands, results) = (describe(graph.operands(id)), describe(graph.results(id)));
-        Some(Site { op, row, opset, operands, results })
+        Some(Site { graph, id, op, row, opset, operands, results })
     }
 
     /// The operand at a slot.

@@ -3,10 +3,12 @@
 use crate::pass::PassError;
 use rustc_hash::{FxHashMap, FxHashSet};
 use squint_ir::{Function, GraphId, Model, Op, OpId};
+use std::collections::VecDeque;
 
-/// Operators that inlining may make: functions that call each other twice double with every level.
-const MAX_OPS: u64 = 1 << 22;
-/// Levels of bodies that inlining may make.
+/// Operators and values that inlining may make: where each function calls the next one twice, they double
+/// with every function.
+const MAX_SIZE: u64 = 1 << 24;
+/// How deep calls and bodies may stand in each other: names grow with calls, and what walks bodies recurses.
 const MAX_NESTING: u32 = 64;
 
 /// Functions by what a call names: domain, name and overload.
@@ -46,9 +48,9 @@ pub(super) fn label(f: &Function) -> String {
 struct Summary<'a> {
     /// Calls: where, how many bodies deep, and of which function.
     calls: Vec<(GraphId, OpId, u32, usize)>,
-    /// Operators that are no calls; after [`CallGraph::measure`], with those of the functions called.
-    ops: u64,
-    /// Levels of bodies; after [`CallGraph::measure`], with those of the functions called.
+    /// Number of operators and values; after [`CallGraph::measure`], with those of the functions called.
+    size: u64,
+    /// Levels of bodies; after [`CallGraph::measure`], of bodies and calls.
     nesting: u32,
     /// Domains of operators that are no calls, in order of first use.
     domains: Vec<&'a str>,
@@ -72,15 +74,14 @@ impl<'a> CallGraph<'a> {
         let callees = Callees::new(&model.functions);
         let summary = |graph| summarize(model, &callees, graph);
         let functions = model.functions.iter().map(|f| summary(f.graph)).collect::<Result<_, _>>()?;
-        let mut calls =
-            CallGraph { model, main: summary(model.main_id())?, functions, order: Vec::new() };
+        let mut calls = CallGraph { model, main: summary(model.main_id())?, functions, order: Vec::new() };
         calls.order = calls.callees_first()?;
         calls.measure()?;
         Ok(calls)
     }
 
     /// Calls of the main graph and its bodies.
-    pub(super) fn from_main(&self) -> impl Iterator<Item = (GraphId, OpId)> + '_ {
+    pub(super) fn main_calls(&self) -> impl Iterator<Item = (GraphId, OpId)> + '_ {
         self.main.calls.iter().map(|(graph, op, ..)| (*graph, *op))
     }
 
@@ -140,50 +141,46 @@ impl<'a> CallGraph<'a> {
         PassError::Model(format!("model functions must not call themselves, but {chain}"))
     }
 
-    /// Adds what is called to operators and nesting of what calls it.
+    /// Adds what is called to size and nesting of what calls it.
     fn measure(&mut self) -> Result<(), PassError> {
-        let with_calls = |s: &Summary<'_>, functions: &[Summary<'_>]| {
-            s.calls.iter().fold((s.ops, s.nesting), |(ops, nesting), (_, _, depth, f)| {
-                // A function that returns an input takes an operator for each result.
-                let results = self.model.graph(self.model.functions[*f].graph).outputs.len() as u64;
-                let inner = functions[*f].ops.saturating_add(results);
-                (ops.saturating_add(inner), nesting.max(depth.saturating_add(functions[*f].nesting)))
-            })
-        };
         for i in &self.order {
-            let sizes = with_calls(&self.functions[*i], &self.functions);
-            (self.functions[*i].ops, self.functions[*i].nesting) = sizes;
+            (self.functions[*i].size, self.functions[*i].nesting) = self.with_calls(&self.functions[*i]);
         }
-        (self.main.ops, self.main.nesting) = with_calls(&self.main, &self.functions);
-        if self.main.ops > MAX_OPS {
-            return Err(PassError::Model(format!(
-                "inlining the functions of the model would make {} operators, more than {MAX_OPS}",
-                self.main.ops
-            )));
+        let (size, nesting) = self.with_calls(&self.main);
+        let refuse = |what: String| {
+            Err(PassError::Model(format!("inlining the functions of the model would make {what}")))
+        };
+        if size > MAX_SIZE {
+            return refuse(format!("{size} operators and values, more than {MAX_SIZE}"));
         }
-        if self.main.nesting > MAX_NESTING {
-            return Err(PassError::Model(format!(
-                "inlining the functions of the model would nest bodies {} deep, more than {MAX_NESTING}",
-                self.main.nesting
-            )));
+        if nesting > MAX_NESTING {
+            return refuse(format!("calls and bodies nested {nesting} deep, more than {MAX_NESTING}"));
         }
         Ok(())
+    }
+
+    fn with_calls(&self, summary: &Summary<'_>) -> (u64, u32) {
+        summary.calls.iter().fold((summary.size, summary.nesting), |(size, nesting), (_, _, depth, f)| {
+            let callee = &self.functions[*f];
+            let inside = depth.saturating_add(1).saturating_add(callee.nesting);
+            (size.saturating_add(callee.size), nesting.max(inside))
+        })
     }
 }
 
 fn summarize<'a>(model: &'a Model, callees: &Callees<'_>, root: GraphId) -> Result<Summary<'a>, PassError> {
     let mut summary = Summary::default();
     let mut seen = FxHashSet::default();
-    let mut work = vec![(root, 0)];
-    while let Some((id, depth)) = work.pop() {
+    let mut work = VecDeque::from([(root, 0)]);
+    while let Some((id, depth)) = work.pop_front() {
         let g = model.graph(id);
         summary.nesting = summary.nesting.max(depth);
+        summary.size += (g.op_count() + g.values().count()) as u64;
         for op in g.topo().map_err(|c| PassError::Model(c.to_string()))? {
             work.extend(g.op(op).bodies().map(|b| (b, depth + 1)));
             match callees.of(g.op(op)) {
                 Some(callee) => summary.calls.push((id, op, depth, callee)),
                 None => {
-                    summary.ops += 1;
                     let domain = normal(&g.op(op).domain);
                     if seen.insert(domain) {
                         summary.domains.push(domain);

@@ -93,8 +93,8 @@ impl<'a> Expansion<'a> {
                 return Err(call.refuse("uses a result that is an operand it omits"));
             };
             let name = self.nodes.fresh(&format!("{}/Identity", call.label));
-            let spec = OpSpec::from_op(Op { op_type: "Identity".into(), origin: call.origin(), ..Op::default() });
-            let spec = spec.name(name).near(id).operands([source]).results([result]);
+            let spec = OpSpec::new("Identity").name(name).near(id).operands([source]).results([result]);
+            let spec = call.origin().into_iter().fold(spec, OpSpec::origin);
             self.model.graph_mut(graph).add_op(spec);
         }
         self.model.graph_mut(graph).remove_op(id);

@@ -2,14 +2,24 @@
 
 use super::units::Unit;
 use super::{OpPlan, QuantPlan, ValuePlan, WeightPlan};
-use crate::calibration::{Range, solve};
 use crate::calibration::weights::channel_params;
+use crate::calibration::{Method, Range};
 use crate::pass::PassCx;
-use rayon::prelude::*;
 use squint_ir::affine::{ChannelLayout, QuantParams, bias_scale, weight_scale_for_bias};
 use squint_ir::{Model, OpId, ValueId, ValueTable};
 use squint_ops::Port;
 use squint_targets::{Format, Operand, Params, Site, Support, Target};
+use std::sync::Arc;
+
+/// The ranges to use, and how much to plan.
+pub(super) struct Choice {
+    /// Method that found the ranges.
+    pub(super) method: Method,
+    /// Ranges of observed values.
+    pub(super) ranges: Arc<ValueTable<Range>>,
+    /// Whether scales of weights are wanted.
+    pub(super) weights: bool,
+}
 
 /// The plan for a placement.
 pub(super) fn plan(
@@ -19,10 +29,10 @@ pub(super) fn plan(
     sites: &[(OpId, Site<'_>)],
     units: &[Unit],
     integer: &[bool],
+    choice: Choice,
 ) -> QuantPlan {
-    let ranges = solve_all(cx, target.activations(), units, integer);
     let plan = QuantPlan::default();
-    let mut planner = Planner { model, cx, target, plan, ranges, read_in_integers: ValueTable::new() };
+    let mut planner = Planner { model, cx, target, choice, plan, read_in_integers: ValueTable::new() };
     for (unit, int) in units.iter().zip(integer) {
         if *int {
             for v in &unit.reads {
@@ -49,31 +59,12 @@ pub(super) fn plan(
     planner.plan
 }
 
-/// Ranges of every value at the border of an integer unit, solved side by side.
-fn solve_all(cx: &PassCx<'_>, format: Format, units: &[Unit], integer: &[bool]) -> ValueTable<Range> {
-    let running = units.iter().zip(integer).filter(|(_, int)| **int).map(|(u, _)| u);
-    let mut values: Vec<ValueId> = running.flat_map(|u| u.reads.iter().chain(&u.makes).copied()).collect();
-    values.sort_unstable();
-    values.dedup();
-    let solved: Vec<Option<Range>> = values
-        .par_iter()
-        .map(|v| Some(solve(cx.statistics.sketch(*v)?, cx.config.method, &format.grid)))
-        .collect();
-    let mut ranges = ValueTable::new();
-    for (v, range) in values.into_iter().zip(solved) {
-        if let Some(range) = range {
-            ranges.insert(v, range);
-        }
-    }
-    ranges
-}
-
 struct Planner<'a, 'c> {
     model: &'a Model,
     cx: &'a PassCx<'c>,
     target: &'a dyn Target,
+    choice: Choice,
     plan: QuantPlan,
-    ranges: ValueTable<Range>,
     read_in_integers: ValueTable<()>,
 }
 
@@ -116,7 +107,9 @@ impl Planner<'_, '_> {
             };
             self.set(*v, format, params, true, why);
         }
-        if let Some((slot, weight, axis)) = site.weight() {
+        if self.choice.weights
+            && let Some((slot, weight, axis)) = site.weight()
+        {
             let input = unit.reads.first().and_then(|v| self.plan.values.get(*v)).map(|p| p.params.scale);
             let bias = site.operands.iter().zip(0u32..).find(|(_, s)| site.row.port(*s) == Port::Bias);
             let bias = bias.and_then(|(o, _)| o.as_ref());
@@ -127,8 +120,8 @@ impl Planner<'_, '_> {
     }
 
     fn solve(&self, v: ValueId, format: Format) -> (QuantParams, String) {
-        let method = self.cx.config.method;
-        match self.ranges.get(v) {
+        let method = self.choice.method;
+        match self.choice.ranges.get(v) {
             Some(r) => (format.grid.params(r.lo, r.hi), format!("{method} {:.4}..{:.4}", r.lo, r.hi)),
             None => (format.grid.params(0.0, 0.0), "not observed".into()),
         }

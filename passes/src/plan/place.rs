@@ -6,25 +6,34 @@
 //!
 //! - source side = integers, sink side = float;
 //! - unit → sink costs the integer kernel, source → unit the float kernel;
-//! - a value made by `p` and read by units `c`: one DequantizeLinear serves all float readers, so an
-//!   auxiliary node `d` with `p → d` (its cost) and `d → c` (infinite); likewise one QuantizeLinear for
-//!   all integer readers, `e` with `c → e` (infinite) and `e → p` (its cost).
+//! - where quantizing a value has a price in accuracy, an auxiliary node `z` with `z → sink` (the price) and
+//!   infinite edges to it from whatever makes or reads the value in integers;
+//! - a value made by `p` and read by units `c`: each float reader dequantizes for itself (runtimes copy a
+//!   shared DequantizeLinear for each of its readers), so `p → c`; one QuantizeLinear serves all integer
+//!   readers, so an auxiliary node `e` with `c → e` (infinite) and `e → p` (its cost).
 
 use super::cut::{INFINITE, Network, SINK, SOURCE};
 use super::units::Unit;
-use squint_ir::{Graph, OpId, OpTable, ValueTable};
-use squint_targets::{Params, Site, Support, Target};
+use squint_ir::{Graph, OpId, OpTable, ValueId, ValueTable};
+use squint_targets::{Operand, Params, Site, Support, Target};
 
-/// For each unit, whether it runs in integers.
-pub(super) fn place(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)], units: &[Unit]) -> Vec<bool> {
+/// For each unit, whether it runs in integers. `price` is what quantizing a value costs in accuracy, in the
+/// unit of the target's costs.
+pub(super) fn place(
+    g: &Graph,
+    target: &dyn Target,
+    sites: &[(OpId, Site<'_>)],
+    units: &[Unit],
+    price: &dyn Fn(ValueId) -> u64,
+) -> Vec<bool> {
     let mut n = Network::new();
     let nodes: Vec<u32> = units.iter().map(|_| n.node()).collect();
     let mut site_of: OpTable<usize> = OpTable::new();
-    let mut elements: ValueTable<u64> = ValueTable::new();
+    let mut operands: ValueTable<&Operand> = ValueTable::new();
     for (i, (op, site)) in sites.iter().enumerate() {
         site_of.insert(*op, i);
         for o in site.operands.iter().chain(&site.results).flatten() {
-            elements.insert(o.value, o.elements().unwrap_or(DEFAULT_ELEMENTS));
+            operands.insert(o.value, o);
         }
     }
     for (unit, node) in units.iter().zip(&nodes) {
@@ -42,24 +51,36 @@ pub(super) fn place(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)], 
         n.edge(*node, SINK, costs.integer - common);
     }
     let wiring = Wiring::new(units);
-    for (v, elements) in elements.iter() {
+    let site = |unit: usize| &sites[units[unit].site].1;
+    for (v, operand) in operands.iter() {
         let readers = wiring.readers.get(v).map_or(&[][..], Vec::as_slice);
-        let (quantize, dequantize) = target.conversion_cost(*elements);
         // A graph output, a body or an operator without a row reads the value in float.
         let outside = g.is_output(v) || g.uses(v).iter().any(|u| u.capture || !site_of.contains(u.op));
         let producer = wiring.maker.get(v).copied();
         if let Some(p) = producer {
-            let d = n.node();
-            n.edge(nodes[p], d, if units[p].float_result { 0 } else { dequantize });
+            let cost =
+                |reader| if units[p].float_result { 0 } else { target.dequantize_cost(operand, reader) };
             if outside {
-                n.edge(d, SINK, INFINITE);
+                n.edge(nodes[p], SINK, cost(None));
             }
             for r in readers {
-                n.edge(d, nodes[*r], INFINITE);
+                n.edge(nodes[p], nodes[*r], cost(Some(site(*r))));
+            }
+        }
+        let price = price(v);
+        if price > 0 {
+            let z = n.node();
+            n.edge(z, SINK, price);
+            if let Some(p) = producer.filter(|p| !units[*p].float_result) {
+                n.edge(nodes[p], z, INFINITE);
+            }
+            for r in readers {
+                n.edge(nodes[*r], z, INFINITE);
             }
         }
         if !readers.is_empty() {
             let e = n.node();
+            let quantize = target.quantize_cost(operand, producer.map(site));
             n.edge(e, producer.map_or(SINK, |p| nodes[p]), quantize);
             for r in readers {
                 n.edge(nodes[*r], e, INFINITE);
@@ -71,9 +92,6 @@ pub(super) fn place(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)], 
     complete(g, units, &wiring, &mut integer);
     integer
 }
-
-/// Elements assumed of a value of unknown size.
-const DEFAULT_ELEMENTS: u64 = 100_000;
 
 /// Which unit makes a value and which read it, by position.
 struct Wiring {

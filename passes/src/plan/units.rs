@@ -127,7 +127,8 @@ fn keep_tail_in_float(sites: &[(OpId, Site<'_>)], units: &mut [Unit]) {
     let mut leads_to_contraction: squint_ir::ValueTable<()> = squint_ir::ValueTable::new();
     for unit in units.iter_mut().rev() {
         let (_, site) = &sites[unit.site];
-        let contraction = site.row.class == Class::Contraction && matches!(unit.support, Support::Integer { .. });
+        let contraction =
+            site.row.class == Class::Contraction && matches!(unit.support, Support::Integer { .. });
         let leads = contraction || unit.makes.iter().any(|v| leads_to_contraction.contains(*v));
         if leads {
             for v in &unit.reads {

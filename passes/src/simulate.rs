@@ -1,0 +1,241 @@
+//! What a plan does to the outputs, without the target's runtime: the float graph is run with every planned
+//! value rounded to its grid as soon as it is made.
+//!
+//! The simulation leaves out the rounding of weights and the differences between kernels; both are small
+//! beside that of activations at 8 bits, and the same for all plans that are compared.
+
+use crate::calibrate::threads;
+use crate::config::Config;
+use crate::pass::PassError;
+use crate::plan::QuantPlan;
+use rayon::prelude::*;
+use squint_ir::affine::{
+    QuantParams, dequantize_slice_i8, dequantize_slice_u8, quantize_slice_i8, quantize_slice_u8,
+};
+use squint_ir::execute::{Sample, Samples, Session};
+use squint_ir::{DType, Model, Tensor, ValueId, ValueTable};
+
+/// A few samples with their float outputs.
+pub(crate) struct Simulator<'a> {
+    session: &'a dyn Session,
+    observed: &'a [ValueId],
+    samples: Vec<Sample>,
+    references: Vec<Vec<Tensor>>,
+    /// Outputs that are probabilities of classes along their last axis.
+    classes: Vec<bool>,
+    pool: rayon::ThreadPool,
+}
+
+/// The difference that a plan makes at the outputs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Deviation {
+    /// Energy of the difference over energy of the float output, the mean over outputs.
+    pub(crate) error: f64,
+    /// Share of rows whose most probable class is another; 0 where there are too few rows to tell.
+    pub(crate) flips: f64,
+}
+
+impl Deviation {
+    /// Signal to noise in dB.
+    pub(crate) fn sqnr(self) -> f64 {
+        -10.0 * self.error.log10()
+    }
+}
+
+/// Rows of class probabilities from which a share of flips means something.
+const ENOUGH_ROWS: usize = 64;
+
+impl<'a> Simulator<'a> {
+    /// Runs `n` evenly spaced samples in float.
+    ///
+    /// # Errors
+    /// If a sample cannot be read or run.
+    pub(crate) fn new(
+        model: &Model,
+        session: &'a dyn Session,
+        observed: &'a [ValueId],
+        samples: &dyn Samples,
+        n: usize,
+        config: &Config,
+    ) -> Result<Simulator<'a>, PassError> {
+        let n = n.min(samples.len()).max(1);
+        let picked = (0..n).map(|i| samples.get(i * samples.len() / n).map_err(PassError::Data));
+        let picked = picked.collect::<Result<Vec<_>, _>>()?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(config).min(n)).build();
+        let pool = pool.map_err(|e| PassError::Config(format!("threads for simulation: {e}")))?;
+        let run = |s: &Sample| session.run(s, &mut |_, _, _| None);
+        let references = pool.install(|| picked.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
+        let g = model.main();
+        let is_softmax = |v: &ValueId| g.producer(*v).is_some_and(|(op, _)| g.op(op).is("Softmax"));
+        let classes = g.outputs.iter().map(is_softmax).collect();
+        Ok(Simulator { session, observed, samples: picked, references, classes, pool })
+    }
+
+    /// What a plan does.
+    ///
+    /// # Errors
+    /// If the executor fails.
+    pub(crate) fn deviation(&self, plan: &QuantPlan) -> Result<Deviation, PassError> {
+        let grids: Vec<_> =
+            self.observed.iter().map(|v| plan.values.get(*v).map(|p| (p.dtype, p.params))).collect();
+        let run = |sample: &Sample| {
+            self.session.run(sample, &mut |slot, _, data| grids[slot].map(|(d, p)| round_to_grid(data, d, p)))
+        };
+        let outputs =
+            self.pool.install(|| self.samples.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
+        Ok(self.compare(&outputs, self.samples.len()))
+    }
+
+    /// The error at the outputs from quantizing each planned value alone, on `n` of the samples.
+    ///
+    /// # Errors
+    /// If the executor fails.
+    pub(crate) fn error_of_each(&self, plan: &QuantPlan, n: usize) -> Result<ValueTable<f64>, PassError> {
+        let planned: Vec<(usize, ValueId, DType, QuantParams)> = (0..)
+            .zip(self.observed)
+            .filter_map(|(slot, v)| plan.values.get(*v).map(|p| (slot, *v, p.dtype, p.params)))
+            .collect();
+        let n = n.clamp(1, self.samples.len());
+        let one = |(slot, v, dtype, params): &(usize, ValueId, DType, QuantParams)| {
+            let run = |s: &Sample| {
+                self.session
+                    .run(s, &mut |i, _, data| (i == *slot).then(|| round_to_grid(data, *dtype, *params)))
+            };
+            let outputs = self.samples[..n].iter().map(run).collect::<Result<Vec<_>, _>>()?;
+            Ok((*v, self.compare(&outputs, n).error))
+        };
+        let errors =
+            self.pool.install(|| planned.par_iter().map(one).collect::<Result<Vec<_>, PassError>>())?;
+        let mut table = ValueTable::new();
+        for (v, e) in errors {
+            table.insert(v, e);
+        }
+        Ok(table)
+    }
+
+    fn compare(&self, outputs: &[Vec<Tensor>], n: usize) -> Deviation {
+        let (mut errors, mut flips): (Vec<f64>, f64) = (Vec::new(), 0.0);
+        for (i, classes) in self.classes.iter().enumerate() {
+            let (mut signal, mut noise, mut rows, mut flipped) = (0.0, 0.0, 0usize, 0usize);
+            for (reference, output) in self.references[..n].iter().zip(outputs) {
+                let (r, o) = (&reference[i], &output[i]);
+                if !r.dtype().is_float() || r.dims() != o.dims() {
+                    continue;
+                }
+                let (x, y) = (r.f32s(), o.f32s());
+                signal += x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+                noise +=
+                    x.iter().zip(y.iter()).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum::<f64>();
+                let width = r.dims().last().copied().unwrap_or(1);
+                if *classes && width > 1 {
+                    rows += x.len() / width;
+                    let pairs = x.chunks_exact(width).zip(y.chunks_exact(width));
+                    flipped += pairs.filter(|(x, y)| largest(x) != largest(y)).count();
+                }
+            }
+            if signal > 0.0 && noise.is_finite() {
+                errors.push(noise / signal);
+            } else if !noise.is_finite() {
+                errors.push(1.0);
+            }
+            if rows >= ENOUGH_ROWS {
+                flips = flips.max(flipped as f64 / rows as f64);
+            }
+        }
+        let error = if errors.is_empty() { 0.0 } else { errors.iter().sum::<f64>() / errors.len() as f64 };
+        Deviation { error, flips }
+    }
+}
+
+fn round_to_grid(data: &[f32], dtype: DType, params: QuantParams) -> Vec<f32> {
+    match dtype {
+        DType::Uint8 => dequantize_slice_u8(&quantize_slice_u8(data, params), params),
+        _ => dequantize_slice_i8(&quantize_slice_i8(data, params, -128), params),
+    }
+}
+
+fn largest(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, x) in row.iter().enumerate() {
+        if *x > row[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::ValuePlan;
+    use squint_ir::OpSpec;
+    use squint_ir::execute::{ExecuteError, Observer};
+
+    /// A network of one value, which is its output.
+    struct Identity;
+
+    impl Session for Identity {
+        fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError> {
+            let x = sample[0].1.to_f32s();
+            let dims = sample[0].1.dims().to_vec();
+            Ok(vec![Tensor::from_f32(&dims, &observe(0, &dims, &x).unwrap_or(x))])
+        }
+    }
+
+    struct Ramp;
+
+    impl Samples for Ramp {
+        fn len(&self) -> usize {
+            10
+        }
+
+        fn get(&self, index: usize) -> Result<Sample, String> {
+            let x: Vec<f32> = (0..200).map(|i| (i + index) as f32 / 100.0).collect();
+            Ok(vec![("x".into(), Tensor::from_f32(&[100, 2], &x))])
+        }
+    }
+
+    fn model(op_type: &str) -> (Model, ValueId) {
+        let mut m = Model::new("g", 17);
+        let g = m.main_mut();
+        let x = g.add_value("x", None);
+        let y = g.emit(OpSpec::new(op_type).operands([x]), "y", None);
+        (g.inputs, g.outputs) = (vec![x], vec![y]);
+        (m, y)
+    }
+
+    fn plan(y: ValueId, scale: f32) -> QuantPlan {
+        let params = QuantParams { scale, zero_point: 0 };
+        let value = ValuePlan { dtype: DType::Uint8, params, made_by_integer: true, why: String::new() };
+        let mut plan = QuantPlan::default();
+        plan.values.insert(y, value);
+        plan
+    }
+
+    #[test]
+    fn the_error_is_that_of_rounding_and_clipping() {
+        let (m, y) = model("Relu");
+        let config = Config::new("cpu-vnni");
+        let observed = [y];
+        let s = Simulator::new(&m, &Identity, &observed, &Ramp, 4, &config).unwrap();
+        let at = |scale: f32| s.deviation(&plan(y, scale)).unwrap();
+        assert_eq!(s.deviation(&QuantPlan::default()).unwrap().error, 0.0);
+        let (fine, coarse) = (at(0.0101), at(0.05));
+        assert!(fine.sqnr() > 50.0 && coarse.sqnr() > 35.0 && coarse.error > fine.error);
+        // Half of the ramp is clipped.
+        assert!(at(0.004).sqnr() < 10.0);
+        assert_eq!(s.error_of_each(&plan(y, 0.05), 4).unwrap().get(y), Some(&coarse.error));
+    }
+
+    #[test]
+    fn flips_are_counted_for_probabilities_only() {
+        let config = Config::new("cpu-vnni");
+        for (op_type, flips) in [("Softmax", true), ("Relu", false)] {
+            let (m, y) = model(op_type);
+            let observed = [y];
+            let s = Simulator::new(&m, &Identity, &observed, &Ramp, 4, &config).unwrap();
+            // A grid so coarse that neighbours tie: the first wins where the second did.
+            assert_eq!(s.deviation(&plan(y, 0.5)).unwrap().flips > 0.5, flips);
+        }
+    }
+}
