@@ -6,6 +6,7 @@ use squint_ir::execute::{Execute, Samples};
 use squint_passes::config::Config;
 use squint_passes::pipeline;
 use squint_passes::plan::QuantPlan;
+use squint_passes::recording::Recording;
 use squint_passes::report::Report;
 
 /// Quantizes a model statically, with ranges from running it on `samples` in the embedded executor.
@@ -41,6 +42,32 @@ pub fn plan(
     hooks: &Hooks<'_>,
 ) -> Result<(Report, QuantPlan), Error> {
     Ok(pipeline::plan(model, &Tract, samples, config, hooks)?)
+}
+
+/// Quantizes a model statically, with statistics measured before (see [`crate::stats`]).
+///
+/// # Errors
+/// If the model is not well-formed, or the statistics are of another graph.
+pub fn quantize_recorded(
+    model: &mut Model,
+    recording: &Recording,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<Report, Error> {
+    Ok(pipeline::quantize_recorded(model, recording, config, hooks)?)
+}
+
+/// Decides what would be quantized with statistics measured before, and leaves the fused float graph in `model`.
+///
+/// # Errors
+/// As [`quantize_recorded`].
+pub fn plan_recorded(
+    model: &mut Model,
+    recording: &Recording,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<(Report, QuantPlan), Error> {
+    Ok(pipeline::plan_recorded(model, recording, config, hooks)?)
 }
 
 /// Rewrites the float graph only: constants folded, operators fused, dead code removed.

@@ -1,6 +1,7 @@
 //! What can go wrong, for users of the library and of the command line alike.
 
 use crate::data::DataError;
+use crate::stats::StatsError;
 use squint_ir::text::TextError;
 use squint_passes::pass::PassError;
 use squint_proto::{LoadError, SaveError};
@@ -28,6 +29,9 @@ pub enum Error {
     /// Calibration data cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// A file is not one of statistics.
+    #[error(transparent)]
+    Stats(#[from] StatsError),
     /// A pass failed.
     #[error(transparent)]
     Pass(#[from] PassError),

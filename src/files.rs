@@ -15,16 +15,16 @@ const MAX_TEXT: u64 = 256 << 20;
 /// # Errors
 /// If the file cannot be read or is no model.
 pub fn load(path: &Path) -> Result<Model, Error> {
-    load_with_notes(path).map(|(model, _)| model)
+    load_with(path, &LoadOptions::default()).map(|(model, _)| model)
 }
 
 /// Loads a model, and says in one line each what of it will be lost when it is saved.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_with_notes(path: &Path) -> Result<(Model, Vec<String>), Error> {
+pub fn load_with(path: &Path, options: &LoadOptions) -> Result<(Model, Vec<String>), Error> {
     if !is_text(path) || path.is_dir() {
-        return Ok(squint_proto::load_with_notes(path, &LoadOptions::default())?);
+        return Ok(squint_proto::load_with_notes(path, options)?);
     }
     let source = read_text(path)?;
     let model = text::parse_with(&source, &mut text::generate)
@@ -47,20 +47,39 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
 /// # Errors
 /// If the model has a cycle, or the file cannot be written.
 pub fn save(model: &Model, path: &Path) -> Result<(), Error> {
+    save_with(model, path, &SaveOptions::default())
+}
+
+/// Saves a model, with a say in where tensor data goes. (In text it is always part of the text.)
+///
+/// # Errors
+/// As [`save`].
+pub fn save_with(model: &Model, path: &Path, options: &SaveOptions) -> Result<(), Error> {
     if !is_text(path) {
-        return Ok(squint_proto::save(model, path, &SaveOptions::default())?);
+        return Ok(squint_proto::save(model, path, options)?);
     }
+    write_whole(path, text::print(model, &PrintOptions::default()).as_bytes())
+}
+
+/// Writes a file that appears whole or not at all.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let write = || {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(text::print(model, &PrintOptions::default()).as_bytes())?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".squint-").suffix(".tmp");
+        // Temporary files are private by default; this one is to have the permissions of any new file.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(folder)?;
+        file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|e| e.error)
     };
     write().map(drop).map_err(|source| Error::File { action: "write", path: path.to_owned(), source })
 }
 
-fn is_text(path: &Path) -> bool {
+/// True if a file of this name is ONNX text.
+pub fn is_text(path: &Path) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnxtxt"))
 }
 

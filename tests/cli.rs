@@ -1,6 +1,7 @@
 //! The command line: what users see, word for word. Snapshots in `snapshots/cli` are transcripts.
 
 use squint::ir::text;
+use squint::{Config, DataOptions, Dataset, Samples};
 use squint_proto::{External, SaveOptions};
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -99,7 +100,18 @@ fn help() {
     let mut shell = Shell::new();
     shell.run("--help");
     shell.check("help");
-    for command in ["quantize", "explain", "optimize", "inspect", "print", "run-passes"] {
+    for command in [
+        "quantize",
+        "explain",
+        "optimize",
+        "inspect",
+        "print",
+        "diff",
+        "convert",
+        "run-passes",
+        "calibrate",
+        "stats",
+    ] {
         let mut shell = Shell::new();
         shell.run(&format!("{command} --help"));
         shell.check(&format!("help-{command}"));
@@ -185,6 +197,28 @@ fn passes_run_one_by_one_and_are_dumped() {
 }
 
 #[test]
+fn statistics_are_shown_merged_and_exported() {
+    let mut shell = Shell::new();
+    shell.write("x.npz", &samples());
+    shell.run("calibrate m.onnxtxt --data x.npz -o m.stats");
+    shell.run("calibrate m.onnxtxt --data x.npz -o 0.stats --shard 0/2");
+    shell.run("stats show m.stats");
+    shell.run("stats show 0.stats --top 1");
+    shell.run("stats merge 0.stats m.stats -o merged.stats");
+    shell.run("stats export m.stats --format trt --method minmax -o m.cache");
+    let cache = std::fs::read_to_string(shell.path("m.cache")).unwrap();
+    assert!(cache.starts_with("TRT-8601-MinMaxCalibration\nx: "), "{cache}");
+    shell.run("stats export m.stats --format ort -o m.json");
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(shell.path("m.json")).unwrap()).unwrap();
+    assert_eq!(json["data"]["x"]["lowest"], -1.0);
+    shell.run("quantize m.onnxtxt -o q.onnx --stats m.stats --power-of-two --min-range 0.5");
+    shell.run("quantize m.onnxtxt -o q.onnx --stats m.stats --min-range inf");
+    shell.run("calibrate m.onnxtxt --data x.npz -o m.stats --shard 2/2");
+    shell.check("stats");
+}
+
+#[test]
 fn text_and_protobuf_are_the_same_model() {
     let mut shell = Shell::new();
     shell.run("optimize m.onnxtxt -o o.onnx");
@@ -192,6 +226,65 @@ fn text_and_protobuf_are_the_same_model() {
     shell.run("print m.onnxtxt --elide 4");
     assert!(text::parse(&text).is_ok());
     shell.check("print");
+}
+
+#[test]
+fn differences_are_shown() {
+    let mut shell = Shell::new();
+    let other = MODEL
+        .replace("0.375, -0.5", "0.375, 0.5")
+        .replace("[fc] y = Gemm (x, w, b)", "h = Gemm (x, w, b) y = Relu (h)");
+    shell.write("other.onnxtxt", other.as_bytes());
+    shell.run("convert m.onnxtxt -o same.onnx");
+    shell.run("diff m.onnxtxt same.onnx");
+    shell.run("diff m.onnxtxt other.onnxtxt");
+    shell.run("diff m.onnxtxt other.onnxtxt --format json --context 0 --elide 2");
+    shell.run("diff m.onnxtxt none.onnx");
+    shell.check("diff");
+}
+
+#[test]
+fn what_text_cannot_say_is_a_difference_too() {
+    let mut shell = Shell::new();
+    let mut model = text::parse(MODEL).unwrap();
+    let op = model.main().ops().next().unwrap();
+    model.main_mut().op_mut(op).doc = "the classifier".into();
+    squint::save(&model, &shell.path("doc.onnx")).unwrap();
+    shell.run("diff m.onnxtxt doc.onnx --context 0");
+    shell.run("convert doc.onnx -o doc.onnxtxt");
+    shell.run("diff m.onnxtxt doc.onnxtxt");
+    shell.check("diff-unprinted");
+}
+
+#[test]
+fn weights_move_out_of_the_model_and_back() {
+    let mut shell = Shell::new();
+    std::fs::copy(quickstart("digits.onnx"), shell.path("digits.onnx")).unwrap();
+    std::fs::create_dir(shell.path("apart")).unwrap();
+    shell.run("convert digits.onnx -o apart/d.onnx --external-data always");
+    assert!(shell.path("apart/d.onnx.data").exists());
+    shell.run("convert apart/d.onnx -o back.onnx --external-data never");
+    shell.run("diff digits.onnx back.onnx");
+    assert!(!shell.path("back.onnx.data").exists());
+    let moved = std::fs::read(shell.path("apart/d.onnx")).unwrap();
+    shell.write("other/d.onnx", &moved);
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("../apart/d.onnx.data", shell.path("other/d.onnx.data")).unwrap();
+    shell.run("diff digits.onnx other/d.onnx");
+    shell.run("diff digits.onnx other/d.onnx --allow-external-anywhere");
+    shell.check("external-data");
+}
+
+#[test]
+fn types_are_inferred() {
+    let mut shell = Shell::new();
+    let model = "<ir_version: 8, opset_import: [\"\" : 17]>\n\
+        g (float[N,4] x) => (y, z) <int64[1] axes = {1}> { t = Unsqueeze (x, axes) y = Relu (t) z = Unheard (y) }";
+    shell.write("t.onnxtxt", model.as_bytes());
+    shell.run("print t.onnxtxt --facts");
+    shell.run("inspect t.onnxtxt --types");
+    shell.run("inspect t.onnxtxt --types --format json");
+    shell.check("types");
 }
 
 #[test]
@@ -236,7 +329,12 @@ fn data_that_does_not_fit() {
     );
     let good = samples();
     shell.write("truncated.npz", &good[..good.len() / 2]);
-    shell.write("notes.txt", b"");
+    shell.write("notes.md", b"");
+    shell.write("empty.txt", b"# nothing\n");
+    shell.write("list.txt", b"shape.npz\nnone.png\n");
+    shell.write("short.bin", &[0; 15]);
+    shell.write("none.safetensors", b"no such header");
+    shell.write("none.pb", &[0xff; 4]);
     std::fs::copy(quickstart("calibration-images/00-digit-2.png"), shell.path("picture.png")).unwrap();
     shell.run("quantize m.onnxtxt -o q.onnx");
     for name in [
@@ -247,12 +345,19 @@ fn data_that_does_not_fit() {
         "nan.npz",
         "late-nan.npz",
         "truncated.npz",
-        "notes.txt",
+        "notes.md",
+        "empty.txt",
+        "list.txt",
+        "short.bin",
+        "none.safetensors",
+        "none.pb",
         "picture.png",
     ] {
         shell.run(&format!("quantize m.onnxtxt -o q.onnx --data {name}"));
     }
     shell.run("quantize m.onnxtxt -o q.onnx --data z=nan.npz");
+    shell.run("quantize m.onnxtxt -o q.onnx --data picture.png --preset resnet");
+    shell.run("quantize m.onnxtxt -o q.onnx --data picture.png --letterbox 640");
     assert!(!shell.path("q.onnx").exists());
     shell.check("data-errors");
 }
@@ -262,7 +367,15 @@ fn pictures_are_preprocessed() {
     let mut shell = Shell::new();
     let model = quickstart("digits.onnx");
     let images = quickstart("calibration-images");
-    for (words, fits) in [("", true), ("--resize 40 --crop 32x32", true), ("--resize 28", false)] {
+    for (words, fits) in [
+        ("", true),
+        ("--resize 40 --crop 32x32", true),
+        ("--resize 28", false),
+        ("--preset yolo", false),
+        ("--preset yolo --channels gray", true),
+        ("--preset imagenet --crop 32x32 --channels gray --mean 0.5 --std 0.25", true),
+        ("--resize 32x32 --letterbox 32x32", false),
+    ] {
         let words = format!(
             "quantize {} -o q.onnx --data {} --samples 1 --quiet {words}",
             model.display(),
@@ -272,6 +385,31 @@ fn pictures_are_preprocessed() {
         assert_eq!(shell.path("q.onnx").exists(), fits, "{}", shell.transcript);
         let _ = std::fs::remove_file(shell.path("q.onnx"));
     }
+}
+
+#[test]
+fn pictures_and_arrays_of_the_same_values_give_the_same_bytes() {
+    let quantized = |data: &str| {
+        let mut model = squint::load(&quickstart("digits.onnx")).unwrap();
+        let data = Dataset::open(&model, &DataOptions::new([quickstart(data).to_str().unwrap()])).unwrap();
+        assert_eq!(data.len(), 64);
+        squint::quantize(&mut model, &data, &Config::new("cpu-vnni")).unwrap();
+        squint_proto::encode(&model).unwrap()
+    };
+    assert!(quantized("calibration-images") == quantized("calibration.npz"));
+}
+
+#[test]
+fn what_was_done_to_pictures_is_recorded() {
+    let mut shell = Shell::new();
+    let (model, images) = (quickstart("digits.onnx"), quickstart("calibration-images"));
+    let (model, images) = (model.display(), images.display());
+    shell.run(&format!(
+        "quantize {model} -o q.onnx --data {images} --samples 1 --quiet --preset yolo --channels gray"
+    ));
+    let model = squint::load(&shell.path("q.onnx")).unwrap();
+    let record = model.metadata.iter().find(|(key, _)| key == "squint.preprocessing").unwrap();
+    assert_eq!(record.1, "image: --letterbox 32x32,center,114 --channels gray --layout nchw --scale 1/255");
 }
 
 #[test]

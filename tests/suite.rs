@@ -1,4 +1,5 @@
 //! The integration tests, one binary.
 
+mod calibration;
 mod cli;
 mod filetests;

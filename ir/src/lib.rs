@@ -22,6 +22,7 @@ pub mod attribute;
 pub mod diagnostic;
 pub mod dtype;
 pub mod execute;
+pub mod fingerprint;
 pub mod graph;
 pub mod model;
 pub mod tables;

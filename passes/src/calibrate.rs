@@ -2,9 +2,13 @@
 //!
 //! Samples are independent, so threads take them one by one from a counter; each keeps sketches of its
 //! own, and sketches merge exactly, so the statistics do not depend on the number of threads or on which
-//! thread ran which sample. A thread holds one sample at a time.
+//! thread ran which sample. A thread holds one sample at a time. For a checkpoint the threads come together
+//! after the samples that they are on, and begin again.
 
-use crate::calibration::Sketch;
+mod tally;
+
+pub use tally::{DataHash, First, Seen, Tally};
+
 use crate::config::Config;
 use crate::pass::PassError;
 use crate::runner::Progress;
@@ -13,14 +17,15 @@ use squint_ir::execute::{Execute, Samples, Session};
 use squint_ir::{Model, ValueId};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Name of the stage.
 pub const NAME: &str = "calibrate";
 
-/// Makes a model ready to run with `observed`, values of its main graph, exposed.
+/// Makes the model ready to run, with `observed`, values of the main graph, exposed.
 ///
 /// # Errors
-/// If the executor cannot run the model, with the nodes that are at fault.
+/// If the executor refuses the model.
 pub fn prepare<'m>(
     model: &'m Model,
     observed: &[ValueId],
@@ -33,7 +38,7 @@ pub fn prepare<'m>(
     Ok(executor.prepare(model, observed)?)
 }
 
-/// Statistics of `observed`, the values that `session` exposes, over all samples.
+/// Statistics of `observed` over all samples, in a session prepared for them.
 ///
 /// # Errors
 /// If there is no sample, one cannot be read or does not fit, or the executor fails.
@@ -45,40 +50,11 @@ pub fn calibrate(
     config: &Config,
     progress: &dyn Progress,
 ) -> Result<Statistics, PassError> {
-    if samples.is_empty() {
-        return Err(PassError::Data("the calibration data has no sample".into()));
-    }
-    let work = Work::new(session, samples, progress);
-    let threads = threads(config).min(samples.len());
-    let parts = Mutex::new(Vec::new());
-    std::thread::scope(|s| {
-        for _ in 1..threads {
-            s.spawn(|| work.take_all(observed.len(), &parts));
-        }
-        work.take_all(observed.len(), &parts);
-    });
-    if let Some((_, e)) = into_inner(work.failure) {
-        return Err(e);
-    }
-    let mut total = vec![Seen::default(); observed.len()];
-    for part in into_inner(parts) {
-        for (all, one) in total.iter_mut().zip(part) {
-            all.merge(one);
-        }
-    }
-    let mut statistics = Statistics { samples: samples.len(), ..Statistics::default() };
-    for (v, seen) in observed.iter().zip(total) {
-        statistics.sketches.insert(*v, seen.sketch);
-        if let Some((_, dims)) = seen.dims {
-            statistics.dims.insert(*v, dims);
-        }
-    }
-    for (name, dims) in into_inner(work.first) {
-        if let Some(v) = model.main().value_named(&name) {
-            statistics.dims.insert(v, dims);
-        }
-    }
-    Ok(statistics)
+    let indices: Vec<usize> = (0..samples.len()).collect();
+    let mut tally = Tally::new(observed.len());
+    let run = Run { session, samples, threads: threads(config), progress, hash: false };
+    run.take(&indices, &mut tally, None)?;
+    Ok(tally.statistics(model, observed))
 }
 
 /// Worker threads to use.
@@ -87,88 +63,131 @@ pub(crate) fn threads(config: &Config) -> usize {
     config.threads.unwrap_or_else(cores).max(1)
 }
 
-/// What was seen of one value.
-#[derive(Clone, Default)]
-struct Seen {
-    sketch: Sketch,
-    /// Dimensions, with the sample they come from: the first one counts.
-    dims: Option<(usize, Vec<usize>)>,
+/// What is run, and how.
+pub(crate) struct Run<'a> {
+    /// The float graph, with the values of the tally exposed.
+    pub(crate) session: &'a dyn Session,
+    /// The data.
+    pub(crate) samples: &'a dyn Samples,
+    /// Worker threads.
+    pub(crate) threads: usize,
+    /// Who watches.
+    pub(crate) progress: &'a dyn Progress,
+    /// Whether samples are hashed, too.
+    pub(crate) hash: bool,
 }
 
-impl Seen {
-    fn merge(&mut self, other: Seen) {
-        self.sketch.merge(&other.sketch);
-        if let Some((sample, dims)) = other.dims
-            && self.dims.as_ref().is_none_or(|(s, _)| sample < *s)
-        {
-            self.dims = Some((sample, dims));
+/// What is done with unfinished work, so that it is not lost.
+pub(crate) struct Checkpoint<'a> {
+    /// At least so much time lies between two.
+    pub(crate) every: Duration,
+    /// Stores what has been seen so far.
+    pub(crate) save: &'a mut dyn FnMut(&Tally) -> Result<(), PassError>,
+}
+
+impl Run<'_> {
+    /// Runs the samples of these numbers and adds what is seen to `tally`.
+    ///
+    /// # Errors
+    /// As [`calibrate`](calibrate()); and if a checkpoint cannot be saved.
+    pub(crate) fn take(
+        &self,
+        indices: &[usize],
+        tally: &mut Tally,
+        mut checkpoint: Option<Checkpoint<'_>>,
+    ) -> Result<(), PassError> {
+        if self.samples.is_empty() {
+            return Err(PassError::Data("the calibration data has no sample".into()));
         }
+        let mut rest = indices;
+        while !rest.is_empty() {
+            let deadline = checkpoint.as_ref().and_then(|c| Instant::now().checked_add(c.every));
+            let values = tally.values().len();
+            let work = Work { run: self, values, indices: rest, deadline, shared: Shared::default() };
+            let before = indices.len() - rest.len();
+            let parts = work.run(self.threads.min(rest.len()), before, indices.len());
+            if let Some((_, e)) = into_inner(work.shared.failure) {
+                return Err(e);
+            }
+            for part in &parts {
+                tally.merge(part);
+            }
+            let taken = work.shared.next.into_inner().min(rest.len());
+            rest = &rest[taken..];
+            if let Some(c) = &mut checkpoint
+                && !rest.is_empty()
+            {
+                (c.save)(tally)?;
+            }
+        }
+        Ok(())
     }
 }
 
+/// Samples up to the next checkpoint.
 struct Work<'a> {
-    session: &'a dyn Session,
-    samples: &'a dyn Samples,
-    progress: &'a dyn Progress,
+    run: &'a Run<'a>,
+    /// Number of observed values.
+    values: usize,
+    indices: &'a [usize],
+    deadline: Option<Instant>,
+    shared: Shared,
+}
+
+/// What threads share.
+#[derive(Default)]
+struct Shared {
+    /// Position of the next sample in the list.
     next: AtomicUsize,
     done: AtomicUsize,
     stop: AtomicBool,
     /// The failure of the earliest sample, so that the message does not depend on threads.
     failure: Mutex<Option<(usize, PassError)>>,
-    /// Inputs of the first sample with their dimensions.
-    first: Mutex<Vec<(String, Vec<usize>)>>,
 }
 
-impl<'a> Work<'a> {
-    fn new(session: &'a dyn Session, samples: &'a dyn Samples, progress: &'a dyn Progress) -> Work<'a> {
-        let (next, done, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
-        Work {
-            session,
-            samples,
-            progress,
-            next,
-            done,
-            stop,
-            failure: Mutex::new(None),
-            first: Mutex::new(Vec::new()),
-        }
+impl Work<'_> {
+    /// What each thread saw; `before` samples of `total` have been run already.
+    fn run(&self, threads: usize, before: usize, total: usize) -> Vec<Tally> {
+        let parts = Mutex::new(Vec::new());
+        std::thread::scope(|s| {
+            for _ in 1..threads {
+                s.spawn(|| self.take_all(&parts, before, total));
+            }
+            self.take_all(&parts, before, total);
+        });
+        into_inner(parts)
     }
 
-    fn take_all(&self, n: usize, parts: &Mutex<Vec<Vec<Seen>>>) {
-        let mut seen = vec![Seen::default(); n];
-        while !self.stop.load(Ordering::Relaxed) {
-            let i = self.next.fetch_add(1, Ordering::Relaxed);
-            if i >= self.samples.len() {
-                break;
-            }
-            match self.one(i, &mut seen) {
+    fn take_all(&self, parts: &Mutex<Vec<Tally>>, before: usize, total: usize) {
+        let mut tally = Tally::new(self.values);
+        // One sample at least, so that every round makes progress.
+        while !self.shared.stop.load(Ordering::Relaxed)
+            && (tally.done().is_empty() || self.deadline.is_none_or(|d| Instant::now() < d))
+        {
+            let next = self.shared.next.fetch_add(1, Ordering::Relaxed);
+            let Some(&sample) = self.indices.get(next) else { break };
+            match self.one(sample, &mut tally) {
                 Ok(()) => {
-                    let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-                    self.progress.samples(done, self.samples.len());
+                    let done = self.shared.done.fetch_add(1, Ordering::Relaxed) + 1;
+                    self.run.progress.samples(before + done, total);
                 }
                 Err(e) => {
-                    self.stop.store(true, Ordering::Relaxed);
-                    let mut failure = lock(&self.failure);
-                    if failure.as_ref().is_none_or(|(f, _)| i < *f) {
-                        *failure = Some((i, e));
+                    self.shared.stop.store(true, Ordering::Relaxed);
+                    let mut failure = lock(&self.shared.failure);
+                    if failure.as_ref().is_none_or(|(f, _)| next < *f) {
+                        *failure = Some((next, e));
                     }
                 }
             }
         }
-        lock(parts).push(seen);
+        lock(parts).push(tally);
     }
 
-    fn one(&self, i: usize, seen: &mut [Seen]) -> Result<(), PassError> {
-        let sample = self.samples.get(i).map_err(PassError::Data)?;
-        if i == 0 {
-            *lock(&self.first) = sample.iter().map(|(name, t)| (name.clone(), t.dims().to_vec())).collect();
-        }
-        self.session.run(&sample, &mut |slot, dims, data| {
-            let s = &mut seen[slot];
-            s.sketch.observe(data);
-            if s.dims.as_ref().is_none_or(|(first, _)| i < *first) {
-                s.dims = Some((i, dims.to_vec()));
-            }
+    fn one(&self, i: usize, tally: &mut Tally) -> Result<(), PassError> {
+        let sample = self.run.samples.get(i).map_err(PassError::Data)?;
+        tally.begin(i, &sample, self.run.hash);
+        self.run.session.run(&sample, &mut |slot, dims, data| {
+            tally.observe(i, slot, dims, data);
             None
         })?;
         Ok(())

@@ -1,7 +1,7 @@
 //! What the user asks of the compiler.
 
-use crate::calibration::Method;
 use crate::calibration::weights::WeightMethod;
+use crate::calibration::{Constraints, Method};
 
 /// Options of a compilation. Everything that changes the output stands here and in the recipe.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +12,8 @@ pub struct Config {
     pub method: Method,
     /// How the ranges of weights are chosen.
     pub weight_method: WeightMethod,
+    /// What is asked of scales and ranges besides.
+    pub constraints: Constraints,
     /// Nodes kept in float, by exact name or by a pattern with `*`.
     pub keep_float: Vec<String>,
     /// Largest tensor, in elements, that constant folding makes.
@@ -34,6 +36,7 @@ impl Config {
             target: target.into(),
             method: Method::Auto,
             weight_method: WeightMethod::MinMax,
+            constraints: Constraints::default(),
             keep_float: Vec::new(),
             fold_limit: 4 << 20,
             effort: 1,

@@ -175,7 +175,8 @@ impl Emitter<'_> {
         let pad = OpSpec::new("Pad").name(format!("{label}_PadChannels")).near(op).operands([q, pads, zero]);
         let padded = self.g.emit(pad, &format!("{label}_PadChannels_Output"), codes_type);
         let name = format!("{label}_PadChannels_DequantizeLinear");
-        let spec = OpSpec::new("DequantizeLinear").name(name.clone()).near(op).operands([padded, scale, zero]);
+        let spec =
+            OpSpec::new("DequantizeLinear").name(name.clone()).near(op).operands([padded, scale, zero]);
         let d = self.g.emit(spec, &format!("{name}_Output"), ty);
         self.g.set_operand(op, 0, Some(d));
     }

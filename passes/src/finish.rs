@@ -34,7 +34,13 @@ impl Pass for Finish {
         }
         let c = cx.config;
         let method = cx.steering.ranges.as_ref().map_or(c.method, |(method, _)| *method);
-        let recipe = format!("target={} method={method} samples={}", c.target, cx.statistics.samples);
+        let mut recipe = format!("target={} method={method} samples={}", c.target, cx.statistics.samples);
+        if c.constraints.power_of_two {
+            recipe.push_str(" power-of-two");
+        }
+        if c.constraints.min_range > 0.0 {
+            recipe.push_str(&format!(" min-range={}", c.constraints.min_range));
+        }
         model.set_metadata("squint.version", env!("CARGO_PKG_VERSION"));
         model.set_metadata("squint.recipe", &recipe);
         if !c.data_description.is_empty() {

@@ -22,6 +22,7 @@ pub mod pass;
 pub mod pipeline;
 pub mod plan;
 mod raise_opset;
+pub mod recording;
 mod refine;
 pub mod report;
 pub mod runner;

@@ -2,11 +2,14 @@
 
 use crate::config::Config;
 use crate::pass::{Pass, PassCx, PassError};
+use crate::recording::{DataRecord, Recording};
 use crate::report::Report;
 use crate::runner::{Hooks, run};
 use crate::*;
 use squint_ir::Model;
 use squint_ir::execute::{Execute, Samples};
+use squint_ir::fingerprint::Fingerprint;
+use std::time::{Duration, Instant};
 
 /// The float graph made canonical, typed and small.
 const OPTIMIZE: &[&dyn Pass] = &[
@@ -76,7 +79,7 @@ pub fn quantize(
     config: &Config,
     hooks: &Hooks<'_>,
 ) -> Result<Report, PassError> {
-    let (mut report, cx) = plan_until(model, executor, samples, config, hooks, QUANTIZE)?;
+    let (mut report, cx) = plan_until(model, &Source::Samples(executor, samples), config, hooks, QUANTIZE)?;
     report.nodes = cx.plan.report;
     Ok(report)
 }
@@ -92,15 +95,110 @@ pub fn plan(
     config: &Config,
     hooks: &Hooks<'_>,
 ) -> Result<(Report, plan::QuantPlan), PassError> {
-    let (mut report, cx) = plan_until(model, executor, samples, config, hooks, &QUANTIZE[..1])?;
+    let (mut report, cx) =
+        plan_until(model, &Source::Samples(executor, samples), config, hooks, &QUANTIZE[..1])?;
     report.nodes = cx.plan.report.clone();
     Ok((report, cx.plan))
 }
 
-fn plan_until<'a>(
+/// Measures the float graph on samples, and keeps the result under the names of values.
+///
+/// # Errors
+/// As [`quantize`]; and if what is to be continued belongs to another calibration.
+pub fn record(
     model: &mut Model,
     executor: &dyn Execute,
     samples: &dyn Samples,
+    part: Part<'_>,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<Recording, PassError> {
+    let mut cx = PassCx::new(config);
+    run(OPTIMIZE, model, &mut cx, hooks)?;
+    run(OBSERVE, model, &mut cx, hooks)?;
+    let g = model.main();
+    let mut recording = Recording {
+        graph: Fingerprint::of(model).map_err(|c| PassError::Model(c.to_string()))?,
+        data: part.data,
+        names: cx.observed.iter().map(|v| g.value(*v).name().to_owned()).collect(),
+        tally: calibrate::Tally::new(cx.observed.len()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    if let Some(begun) = part.begun {
+        recording.merge(begun).map_err(|why| {
+            PassError::Config(format!("what is to be continued is no part of this calibration: {why}"))
+        })?;
+    }
+    let done = recording.tally.done();
+    let left: Vec<usize> = part.indices.iter().copied().filter(|i| !done.contains(i)).collect();
+    hooks.progress.pass(calibrate::NAME);
+    let session = calibrate::prepare(model, &cx.observed, executor)?;
+    let (session, threads) = (session.as_ref(), calibrate::threads(config));
+    let run = calibrate::Run { session, samples, threads, progress: hooks.progress, hash: true };
+    let mut tally = recording.tally.clone();
+    let mut save = |tally: &calibrate::Tally| {
+        recording.tally = tally.clone();
+        (part.save)(&recording).map_err(PassError::Data)
+    };
+    let checkpoint = part.every.map(|every| calibrate::Checkpoint { every, save: &mut save });
+    run.take(&left, &mut tally, checkpoint)?;
+    recording.tally = tally;
+    Ok(recording)
+}
+
+/// Which part of a calibration is measured, and how unfinished work is kept.
+pub struct Part<'a> {
+    /// What is said about the data.
+    pub data: DataRecord,
+    /// Numbers of the samples.
+    pub indices: Vec<usize>,
+    /// What an earlier run got done: its samples are not run again.
+    pub begun: Option<&'a Recording>,
+    /// Time between checkpoints; `None` for no checkpoints.
+    pub every: Option<Duration>,
+    /// Stores a checkpoint.
+    pub save: &'a dyn Fn(&Recording) -> Result<(), String>,
+}
+
+/// Quantizes a model statically, with statistics measured before.
+///
+/// # Errors
+/// If the model is not well-formed, or the statistics are of another graph.
+pub fn quantize_recorded(
+    model: &mut Model,
+    recording: &Recording,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<Report, PassError> {
+    let (mut report, cx) = plan_until(model, &Source::Recording(recording), config, hooks, QUANTIZE)?;
+    report.nodes = cx.plan.report;
+    Ok(report)
+}
+
+/// Does all that [`quantize_recorded`] does up to the plan, and leaves the fused float graph in `model`.
+///
+/// # Errors
+/// As [`quantize_recorded`].
+pub fn plan_recorded(
+    model: &mut Model,
+    recording: &Recording,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<(Report, plan::QuantPlan), PassError> {
+    let (mut report, cx) = plan_until(model, &Source::Recording(recording), config, hooks, &QUANTIZE[..1])?;
+    report.nodes = cx.plan.report.clone();
+    Ok((report, cx.plan))
+}
+
+/// Where statistics come from.
+enum Source<'a> {
+    Samples(&'a dyn Execute, &'a dyn Samples),
+    Recording(&'a Recording),
+}
+
+fn plan_until<'a>(
+    model: &mut Model,
+    source: &Source<'_>,
     config: &'a Config,
     hooks: &Hooks<'_>,
     last: &[&dyn Pass],
@@ -110,7 +208,16 @@ fn plan_until<'a>(
     let mut timing = run(OPTIMIZE, model, &mut cx, hooks)?;
     let ops_fused = model.main().op_count();
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
-    measure(model, &mut cx, executor, samples, hooks, &mut timing)?;
+    match source {
+        Source::Samples(executor, samples) => {
+            measure(model, &mut cx, *executor, *samples, hooks, &mut timing)?
+        }
+        Source::Recording(recording) => {
+            let start = Instant::now();
+            cx.statistics = recording.statistics(model, &cx.observed)?;
+            timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
+        }
+    }
     timing.extend(run(last, model, &mut cx, hooks)?);
     let notes = cx.notes.iter().cloned().collect();
     let report =
@@ -128,13 +235,13 @@ fn measure(
     timing: &mut Vec<(&'static str, f64)>,
 ) -> Result<(), PassError> {
     hooks.progress.pass(calibrate::NAME);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let session = calibrate::prepare(model, &cx.observed, executor)?;
     cx.statistics =
         calibrate::calibrate(model, &cx.observed, session.as_ref(), samples, cx.config, hooks.progress)?;
     timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
     hooks.progress.pass(refine::NAME);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     refine::refine(model, cx, session.as_ref(), samples)?;
     timing.push((refine::NAME, start.elapsed().as_secs_f64()));
     Ok(())

@@ -15,7 +15,7 @@ mod units;
 
 pub(crate) use units::units;
 
-use crate::calibration::{Method, Range, solve};
+use crate::calibration::{Method, Range, RangeNote, solve};
 use crate::infer_types::infer_concrete;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::report::{Fate, NodeReport};
@@ -66,6 +66,8 @@ pub struct ValuePlan {
     pub made_by_integer: bool,
     /// How the parameters were found.
     pub why: String,
+    /// What is remarkable about the range.
+    pub note: Option<RangeNote>,
 }
 
 /// The decision on the weight of a contraction.
@@ -103,6 +105,11 @@ impl Pass for PlanQuantization {
         let draft = Draft::new(model, cx)?;
         cx.plan = draft.plan(cx, &cx.steering, true);
         cx.plan.report = report(model, &cx.plan, &draft.sites)?;
+        for (v, plan) in cx.plan.values.iter() {
+            if let Some(note) = plan.note {
+                cx.notes.add(model.main().value(v).name(), note.to_string());
+            }
+        }
         Ok(Changed::No)
     }
 }

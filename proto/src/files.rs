@@ -130,14 +130,16 @@ impl Files {
         }
         if !relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
             return Err(
-                "leaves the model's folder; load with external data allowed anywhere if you trust it".into(),
+                "leaves the model's folder; if you trust it, load with `allow-external-anywhere`".into()
             );
         }
         let real = |p: &Path| fs::canonicalize(p).map_err(|e| LoadProblem::from(e).to_string());
         let (root, target) = (real(folder)?, real(&path)?);
         if !target.starts_with(&root) {
-            return Err("is a link out of the model's folder; load with external data allowed anywhere if you trust it"
-                .into());
+            return Err(
+                "is a link out of the model's folder; if you trust it, load with `allow-external-anywhere`"
+                    .into(),
+            );
         }
         Ok(target)
     }

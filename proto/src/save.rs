@@ -2,14 +2,17 @@
 //!
 //! A file appears whole or not at all: it is written beside its place under a temporary name, flushed to
 //! disk, and renamed. With external data there are two files, both complete on disk before either is
-//! renamed, the data first.
+//! renamed, the data first. The data gets a name that no file has, so that a model which is to be replaced
+//! keeps its own data until the new model is in its place: whenever the process ends, there is one whole pair.
 
 use crate::error::SaveError;
 use crate::files::folder_of;
+use crate::load::{LoadOptions, load};
 use crate::onnx::ModelProto;
 use crate::{export, external, stream};
 use prost::Message;
 use squint_ir::Model;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -38,10 +41,14 @@ pub struct SaveOptions {
 /// refuse 2 GiB.
 const INLINE_LIMIT: usize = 1_932_735_283;
 
+/// Names that are tried for the file of data.
+const MAX_NAMES: usize = 100;
+
 /// Encoded size that no other reader accepts.
 const PROTOBUF_LIMIT: usize = 1 << 31;
 
-/// Saves a model. External data, if any, goes to the file `NAME.data` beside it.
+/// Saves a model. External data, if any, goes to the file `NAME.data` beside it; if there is such a file
+/// already, to `NAME.1.data` and so on, and the data of the model that is replaced is removed.
 ///
 /// # Errors
 /// If the graph has a cycle, or the output cannot be written; nothing is left behind then.
@@ -60,10 +67,16 @@ pub fn save(model: &Model, path: &Path, options: &SaveOptions) -> Result<(), Sav
         return Err(SaveError::TooLarge { bytes });
     }
     let file = target.write(|out| stream::write(proto, out).map(|_| ()))?;
+    let replaced = replaced_data(&target);
     if let Some((data, data_target)) = data {
         data_target.publish(data)?;
     }
-    target.publish(file)
+    target.publish(file)?;
+    for path in replaced {
+        // What cannot be removed is only in the way of nobody.
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
 }
 
 /// The encoded model, in memory, with all data inline.
@@ -76,16 +89,30 @@ pub fn encode(model: &Model) -> Result<Vec<u8>, SaveError> {
 
 /// Moves the data of large tensors out of the message into a temporary file; `None` if there is none.
 fn write_data(proto: &mut ModelProto, target: &Target) -> Result<Option<(NamedTempFile, Target)>, SaveError> {
-    let mut name = target.path.file_name().unwrap_or_default().to_owned();
-    name.push(".data");
-    let location = name.to_string_lossy().into_owned();
+    let free = (0..MAX_NAMES).map(|i| target.data_path(i)).find(|path| fs::symlink_metadata(path).is_err());
+    let path = free.unwrap_or_else(|| target.data_path(0));
+    let location = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let moved = external::detach(proto, &location);
     if moved.is_empty() {
         return Ok(None);
     }
-    let data_target = Target::new(&target.path.with_file_name(name))?;
+    let data_target = Target::new(&path)?;
     let file = data_target.write(|out| external::write(&moved, out))?;
     Ok(Some((file, data_target)))
+}
+
+/// The data files of the model that is to be replaced, as far as [`save`] has named them.
+fn replaced_data(target: &Target) -> BTreeSet<PathBuf> {
+    let Ok(old) = load(&target.path, &LoadOptions::default()) else { return BTreeSet::new() };
+    let graphs = old.graph_ids().map(|id| old.graph(id));
+    let constants = graphs.flat_map(|g| g.values().filter_map(|v| g.konst(v)));
+    let names: BTreeSet<_> = constants
+        .filter_map(|t| t.source.as_ref()?.path.file_name())
+        .map(|name| target.path.with_file_name(name))
+        .collect();
+    // Any other name was not given here.
+    let ours = (0..MAX_NAMES).map(|i| target.data_path(i));
+    ours.filter(|path| names.contains(path)).collect()
 }
 
 /// A file that is to be written.
@@ -117,6 +144,13 @@ impl Target {
             Ok(meta) if meta.is_dir() => Ok(Target { path, folder }),
             _ => Err(fail(&format!("the folder `{}` does not exist", folder.display()))),
         }
+    }
+
+    /// `NAME.data`, or `NAME.i.data` from the second on.
+    fn data_path(&self, i: usize) -> PathBuf {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(if i == 0 { ".data".to_owned() } else { format!(".{i}.data") });
+        self.path.with_file_name(name)
     }
 
     /// Writes a temporary file in the target's folder and flushes it to disk. It is deleted when dropped.

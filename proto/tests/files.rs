@@ -206,9 +206,33 @@ fn a_failed_save_leaves_nothing() {
     let failed = |path: &Path| save(&sample(400), path, &always()).expect_err("an error").to_string();
     assert!(failed(dir.path()).contains("is a directory"));
     assert!(failed(&dir.path().join("no/m.onnx")).contains("does not exist"));
-    fs::create_dir(dir.path().join("m.onnx.data")).unwrap();
-    assert!(failed(&dir.path().join("m.onnx")).contains("is a directory"));
     assert!(failed(Path::new("/dev/null")).contains("is not a regular file"));
-    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, ["m.onnx.data"]);
+    assert_eq!(files(dir.path()), [""; 0]);
+}
+
+/// Names in a folder, sorted.
+fn files(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_replaced_model_keeps_its_data_until_the_new_one_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.onnx");
+    save(&sample(400), &path, &always()).unwrap();
+    fs::write(dir.path().join("m.onnx.1.data"), b"of somebody else").unwrap();
+    save(&sample(500), &path, &always()).unwrap();
+    // Never over the old data, nor over other files; afterwards only what the old model used is gone.
+    assert_eq!(files(dir.path()), ["m.onnx", "m.onnx.1.data", "m.onnx.2.data"]);
+    assert_eq!(
+        load(&path, &LoadOptions::default()).unwrap().main().op_count(),
+        sample(500).main().op_count()
+    );
+    save(&sample(400), &path, &always()).unwrap();
+    assert_eq!(files(dir.path()), ["m.onnx", "m.onnx.1.data", "m.onnx.data"]);
+    save(&sample(2), &path, &SaveOptions::default()).unwrap();
+    assert_eq!(files(dir.path()), ["m.onnx", "m.onnx.1.data"]);
 }

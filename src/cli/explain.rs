@@ -1,15 +1,15 @@
 //! `squint explain`.
 
 use super::failure::Failure;
-use super::model_file::load_valid;
+use super::model_file::Input;
 use super::options::{CompileFlags, DataFlags, Format};
 use super::progress::Bar;
+use super::stats::{Source, StatsFlags};
 use super::summary::Summary;
 use super::talk::Talk;
 use clap::Args;
 use squint::{Fate, Hooks, NodeReport};
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::time::Instant;
 
 /// Show what will run in integers, what will stay in float, and why.
@@ -17,8 +17,8 @@ use std::time::Instant;
 /// Does all that `squint quantize` does up to the plan, and writes no model.
 #[derive(Args)]
 pub(crate) struct Explain {
-    /// The float model, `.onnx` or `.onnxtxt`.
-    model: PathBuf,
+    #[command(flatten)]
+    model: Input,
     #[command(flatten)]
     compile: CompileFlags,
     /// Print the plan itself: scale, zero point and reason of each value.
@@ -29,18 +29,23 @@ pub(crate) struct Explain {
     format: Format,
     #[command(flatten)]
     data: DataFlags,
+    #[command(flatten)]
+    stats: StatsFlags,
 }
 
 impl Explain {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
         let start = Instant::now();
-        let mut model = load_valid(&self.model, talk)?;
+        let mut model = self.model.load_valid(talk)?;
         let config = self.compile.config(&model, talk)?;
-        let data = self.data.open(&model, talk)?;
+        let source = self.stats.or_data(&self.data, &model, talk)?;
         let loaded = start.elapsed().as_secs_f64();
         let bar = Bar::new(talk);
         let hooks = Hooks { progress: &bar, ..Hooks::default() };
-        let done = squint::plan(&mut model, &data, &config, &hooks);
+        let done = match &source {
+            Source::Stats(recording) => squint::plan_recorded(&mut model, recording, &config, &hooks),
+            Source::Data(data) => squint::plan(&mut model, data, &config, &hooks),
+        };
         bar.clear();
         let (report, plan) = done?;
         talk.notes(&report.notes);
@@ -51,10 +56,10 @@ impl Explain {
         }
         let summary = Summary { report: &report, config: &config, loaded, saved: 0.0, sizes: None };
         match self.format {
-            Format::Json => writeln!(out, "{:#}", summary.json(&self.model, None))?,
+            Format::Json => writeln!(out, "{:#}", summary.json(&self.model.path, None))?,
             Format::Text => {
                 table(&mut out, &report.nodes)?;
-                writeln!(out, "\n{}", summary.text(&self.model, None, talk.verbose))?;
+                writeln!(out, "\n{}", summary.text(&self.model.path, None, talk.verbose))?;
             }
         }
         Ok(())

@@ -15,6 +15,8 @@ pub(crate) enum Failure {
     },
     /// What is wrong has been said on standard output already; exit status 1.
     Found(String),
+    /// What was compared is not the same, as has been said on standard output; exit status 1, silently.
+    Different,
     /// Nobody reads our output any more, as in `squint print m.onnx | head`. Not an error.
     ReaderGone,
 }
@@ -61,7 +63,7 @@ impl fmt::Display for Failure {
                 help.as_ref().map_or(Ok(()), |h| writeln!(f, "  help: {h}"))
             }
             Failure::Found(message) => writeln!(f, "error: {message}"),
-            Failure::ReaderGone => Ok(()),
+            Failure::Different | Failure::ReaderGone => Ok(()),
         }
     }
 }

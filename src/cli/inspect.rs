@@ -1,27 +1,30 @@
 //! `squint inspect`.
 
 use super::failure::Failure;
-use super::model_file::{constants, load, size_on_disk};
+use super::inferred::{operators_without_row, types};
+use super::model_file::{Input, constants, size_on_disk};
 use super::options::Format;
 use super::summary::bytes;
 use super::talk::Talk;
 use clap::Args;
 use serde_json::{Value, json};
 use squint::Model;
-use squint::ir::ValueId;
 use squint::ir::verify::{Severity, verify};
+use squint::ir::{Dim, Type, ValueId, ValueTable};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 /// Show what a model consists of, and check that it is well-formed.
 #[derive(Args)]
 pub(crate) struct Inspect {
-    /// The model, `.onnx` or `.onnxtxt`.
-    model: PathBuf,
+    #[command(flatten)]
+    model: Input,
     /// List everything that is wrong with the model, and exit with status 1 if there is any error.
     #[arg(long)]
     check: bool,
+    /// List the values of the main graph with their types, as far as they can be inferred.
+    #[arg(long)]
+    types: bool,
     /// How it is written to standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
@@ -29,8 +32,9 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
-        let model = load(&self.model, talk)?;
-        let facts = Facts::of(&model, size_on_disk(&self.model, &model)?);
+        let mut model = self.model.load(talk)?;
+        let types = if self.types { Some(types(&mut model, talk)?) } else { None };
+        let facts = Facts::of(&model, size_on_disk(&self.model.path, &model)?);
         let violations = if self.check { verify(&model) } else { Vec::new() };
         let mut out = io::stdout().lock();
         match self.format {
@@ -43,10 +47,19 @@ impl Inspect {
                     });
                     all["violations"] = list.collect();
                 }
+                if let Some(types) = &types {
+                    all["values"] = values(&model, types).map(|(name, ty)| value_json(name, ty)).collect();
+                    all["operators_without_inference"] = operators_without_row(&model).into_iter().collect();
+                }
                 writeln!(out, "{all:#}")?;
             }
             Format::Text => {
                 facts.text(&mut out, &model)?;
+                for (i, (name, ty)) in types.iter().flat_map(|types| values(&model, types)).enumerate() {
+                    let label = if i == 0 { "values" } else { "" };
+                    let ty = ty.map_or("of unknown type".into(), Type::to_string);
+                    writeln!(out, "{label:<12}{name}: {ty}")?;
+                }
                 for v in &violations {
                     writeln!(out, "\n{}", v.diagnostic(&model))?;
                 }
@@ -57,7 +70,7 @@ impl Inspect {
             0 => Ok(()),
             n => Err(Failure::Found(format!(
                 "`{}` is not a valid model: {n} error{}",
-                self.model.display(),
+                self.model.path.display(),
                 if n > 1 { "s" } else { "" }
             ))),
         }
@@ -145,6 +158,27 @@ impl Facts {
             "bytes": self.bytes,
         })
     }
+}
+
+/// Values of the main graph by name, with what is known of their types.
+fn values<'a>(
+    model: &'a Model,
+    types: &'a ValueTable<Type>,
+) -> impl Iterator<Item = (&'a str, Option<&'a Type>)> {
+    let g = model.main();
+    g.values().map(|v| (g.value(v).name(), types.get(v)))
+}
+
+/// Element type and dimensions by themselves; a length is a number, a symbol's name, or null.
+fn value_json(name: &str, ty: Option<&Type>) -> Value {
+    let length = |d: &Dim| match d {
+        Dim::Known(n) => json!(n),
+        Dim::Symbol(s) => json!(s),
+        Dim::Unknown => Value::Null,
+    };
+    let dims = ty.and_then(Type::shape).map(|s| s.iter().map(length).collect::<Vec<_>>());
+    let dtype = ty.and_then(Type::dtype).map(|d| d.name());
+    json!({"name": name, "type": ty.map(Type::to_string), "dtype": dtype, "dims": dims})
 }
 
 /// Inputs without a default: those that must be fed.

@@ -4,8 +4,12 @@
 //! said goes to standard error. Exit status 0: done; 1: the model, the data or the output is at fault;
 //! 2: the command line is; 101: squint itself is.
 
+mod calibrate;
+mod convert;
+mod diff;
 mod explain;
 mod failure;
+mod inferred;
 mod inspect;
 mod model_file;
 mod optimize;
@@ -14,8 +18,10 @@ mod print;
 mod progress;
 mod quantize;
 mod run_passes;
+mod stats;
 mod summary;
 mod talk;
+mod unprinted;
 
 use clap::{Args, Parser, Subcommand};
 use failure::Failure;
@@ -50,9 +56,13 @@ struct TalkFlags {
 enum Command {
     Quantize(quantize::Quantize),
     Explain(explain::Explain),
+    Calibrate(calibrate::Calibrate),
+    Stats(stats::Stats),
     Optimize(optimize::Optimize),
     Inspect(inspect::Inspect),
     Print(print::Print),
+    Diff(diff::Diff),
+    Convert(convert::Convert),
     RunPasses(run_passes::RunPasses),
 }
 
@@ -87,9 +97,13 @@ fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Quantize(c) => c.run(&talk),
         Command::Explain(c) => c.run(&talk),
+        Command::Calibrate(c) => c.run(&talk),
+        Command::Stats(c) => c.run(&talk),
         Command::Optimize(c) => c.run(&talk),
         Command::Inspect(c) => c.run(&talk),
         Command::Print(c) => c.run(&talk),
+        Command::Diff(c) => c.run(&talk),
+        Command::Convert(c) => c.run(&talk),
         Command::RunPasses(c) => c.run(&talk),
     };
     match done {

@@ -2,38 +2,111 @@
 
 use super::failure::Failure;
 use super::talk::Talk;
+use clap::{Args, ValueEnum};
 use squint::ir::Tensor;
 use squint::ir::verify::{Severity, verify};
-use squint::{Error, Model};
+use squint::{Error, External, LoadOptions, Model, SaveOptions};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Loads a model and passes on what is to be said about it.
-///
-/// # Errors
-/// If the file is no model.
-pub(crate) fn load(path: &Path, talk: &Talk) -> Result<Model, Failure> {
-    let (model, notes) = squint::load_with_notes(path)?;
-    talk.notes(notes);
-    Ok(model)
+/// A model that a command reads.
+#[derive(Args)]
+pub(crate) struct Input {
+    /// The model, `.onnx` or `.onnxtxt`.
+    #[arg(id = "model", value_name = "MODEL")]
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    trust: Trust,
 }
 
-/// Loads a model that is to be compiled: it must be well-formed.
-///
-/// # Errors
-/// If the file is no model, or something is wrong with the model.
-pub(crate) fn load_valid(path: &Path, talk: &Talk) -> Result<Model, Failure> {
-    let model = load(path, talk)?;
-    let errors: Vec<_> = verify(&model).into_iter().filter(|v| v.severity == Severity::Error).collect();
-    let Some(first) = errors.first() else { return Ok(model) };
-    let more =
-        if errors.len() > 1 { format!(" (and {} more errors)", errors.len() - 1) } else { String::new() };
-    let message =
-        format!("`{}` is not a valid model: {}: {}{more}", path.display(), first.label, first.message);
-    Err(Failure::with_help(
-        message,
-        format!("`squint inspect {} --check` shows all that is wrong", path.display()),
-    ))
+/// How far models are trusted.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Trust {
+    /// Let external data lie outside the model's folder. A model from a stranger could name any file.
+    #[arg(long)]
+    allow_external_anywhere: bool,
+}
+
+impl Input {
+    /// Loads the model and passes on what is to be said about it.
+    ///
+    /// # Errors
+    /// If the file is no model.
+    pub(crate) fn load(&self, talk: &Talk) -> Result<Model, Failure> {
+        self.trust.load(&self.path, talk)
+    }
+
+    /// Loads a model that is to be compiled: it must be well-formed.
+    ///
+    /// # Errors
+    /// If the file is no model, or something is wrong with the model.
+    pub(crate) fn load_valid(&self, talk: &Talk) -> Result<Model, Failure> {
+        let model = self.load(talk)?;
+        let errors: Vec<_> = verify(&model).into_iter().filter(|v| v.severity == Severity::Error).collect();
+        let Some(first) = errors.first() else { return Ok(model) };
+        let more =
+            if errors.len() > 1 { format!(" (and {} more errors)", errors.len() - 1) } else { String::new() };
+        let path = self.path.display();
+        let message = format!("`{path}` is not a valid model: {}: {}{more}", first.label, first.message);
+        Err(Failure::with_help(message, format!("`squint inspect {path} --check` shows all that is wrong")))
+    }
+}
+
+impl Trust {
+    /// Loads a model and passes on what is to be said about it.
+    ///
+    /// # Errors
+    /// If the file is no model.
+    pub(crate) fn load(self, path: &Path, talk: &Talk) -> Result<Model, Failure> {
+        let anywhere = self.allow_external_anywhere;
+        let options = LoadOptions { allow_external_anywhere: anywhere, ..LoadOptions::default() };
+        let (model, notes) = squint::load_with(path, &options)?;
+        talk.notes(notes);
+        Ok(model)
+    }
+}
+
+/// A model that a command writes.
+#[derive(Args)]
+pub(crate) struct Output {
+    /// The file to write.
+    #[arg(id = "output", short, long, value_name = "FILE")]
+    pub(crate) path: PathBuf,
+    /// Whether weights go into a file of their own, `FILE.data`: auto where the model would pass the 2 GiB
+    /// that protobuf can hold.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    external_data: ExternalData,
+}
+
+/// [`External`] as it is spelled on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+enum ExternalData {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Output {
+    /// Checks, before any work is done, that the file can be written and is not the input.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check(&self, input: &Input) -> Result<(), Failure> {
+        check_output(&self.path, &input.path)
+    }
+
+    /// Writes the model.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn save(&self, model: &Model) -> Result<(), Failure> {
+        let external = match self.external_data {
+            ExternalData::Auto => External::Auto,
+            ExternalData::Always => External::Always,
+            ExternalData::Never => External::Never,
+        };
+        Ok(squint::save_with(model, &self.path, &SaveOptions { external })?)
+    }
 }
 
 /// Checks, before any work is done, that `output` can be written and is not one of the inputs.

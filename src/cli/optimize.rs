@@ -1,24 +1,22 @@
 //! `squint optimize`.
 
 use super::failure::Failure;
-use super::model_file::{check_output, load_valid};
+use super::model_file::{Input, Output};
 use super::options::known_target;
 use super::progress::Bar;
 use super::talk::Talk;
 use clap::Args;
 use squint::{Config, Hooks};
-use std::path::PathBuf;
 
 /// Rewrite the float graph only: fold constants, fuse operators, remove dead code.
 ///
 /// The result computes the same in float, with fewer operators.
 #[derive(Args)]
 pub(crate) struct Optimize {
-    /// The model, `.onnx` or `.onnxtxt`.
-    model: PathBuf,
-    /// The file to write.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    model: Input,
+    #[command(flatten)]
+    output: Output,
     /// The runtime that the result is for.
     #[arg(long, value_name = "NAME", default_value = "cpu-vnni")]
     target: String,
@@ -26,21 +24,21 @@ pub(crate) struct Optimize {
 
 impl Optimize {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
-        check_output(&self.output, &self.model)?;
-        let mut model = load_valid(&self.model, talk)?;
+        self.output.check(&self.model)?;
+        let mut model = self.model.load_valid(talk)?;
         let config = Config::new(known_target(&self.target)?);
         let bar = Bar::new(talk);
         let hooks = Hooks { progress: &bar, ..Hooks::default() };
         let report = squint::optimize(&mut model, &config, &hooks)?;
         bar.clear();
-        squint::save(&model, &self.output)?;
+        self.output.save(&model)?;
         talk.notes(&report.notes);
         for (pass, seconds) in &report.timing {
             talk.detail(format_args!("{seconds:9.3} s  {pass}"));
         }
         talk.say(format_args!(
             "wrote `{}`: {} operators, {} before",
-            self.output.display(),
+            self.output.path.display(),
             report.ops_fused,
             report.ops_before
         ));

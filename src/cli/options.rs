@@ -3,10 +3,11 @@
 use super::failure::Failure;
 use super::talk::Talk;
 use clap::{Args, ValueEnum};
-use squint::data::{Channels, Layout, Preprocessing, Resize, Size};
+use squint::data::{Channels, Layout, Letterbox, PRESETS, Preprocessing, Preset, Resize, Scale, Size};
+use squint::passes::calibration::Constraints;
 use squint::passes::calibration::weights::WeightMethod;
 use squint::targets::{target, targets};
-use squint::{Config, DataOptions, Dataset, Method, Model};
+use squint::{Config, DataOptions, Dataset, Method, Model, Samples};
 use std::num::NonZeroUsize;
 
 /// How a report is written.
@@ -31,6 +32,12 @@ pub(crate) struct CompileFlags {
     /// How ranges of weights are chosen: minmax, percentile[:P] or mse.
     #[arg(long, value_name = "METHOD", default_value = "minmax", value_parser = weight_method)]
     weight_method: WeightMethod,
+    /// Use scales that are powers of two only, for kernels that shift instead of multiplying.
+    #[arg(long)]
+    power_of_two: bool,
+    /// Widen ranges of activations that are narrower than this.
+    #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true)]
+    min_range: f32,
     /// Keep the node of this name in float; `*` stands for any characters. May be given again.
     #[arg(long, value_name = "NAME")]
     keep_float: Vec<String>,
@@ -43,24 +50,33 @@ pub(crate) struct CompileFlags {
 #[derive(Args)]
 #[command(next_help_heading = "Calibration data")]
 pub(crate) struct DataFlags {
-    /// Calibration data: `.npz`, `.npy`, `.png` and `.jpg` files, or folders of them. In a folder each
-    /// file is one sample; a file given by itself is cut along its first axis. For a model with several
-    /// inputs, use `.npz` files with an array for each, or write INPUT=PATH.
+    /// Calibration data: `.npz`, `.npy`, `.safetensors`, `.pb`, `.bin`, `.png`, `.jpg`, `.bmp` and `.webp`
+    /// files, folders of them, or `.txt` files that list them. In a folder or list each file is one sample;
+    /// a file given by itself is cut along its first axis. For a model with several inputs, use files with
+    /// an array for each, or write INPUT=PATH.
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) data: Vec<String>,
     /// Use no more than this many samples, evenly spread over the data.
     #[arg(long, value_name = "N")]
     samples: Option<NonZeroUsize>,
+    /// Preprocess images as a family of models does: imagenet, imagenet-caffe, mobilenet-tf, yolo or yolox.
+    /// The flags below take the place of what the preset says.
+    #[arg(long, value_name = "NAME", value_parser = preset)]
+    preset: Option<Preset>,
     /// Resize images to WIDTHxHEIGHT, or the shorter side to N (bilinear).
     #[arg(long, value_name = "WxH|N")]
     resize: Option<Resize>,
+    /// Resize images to fit into WIDTHxHEIGHT, or the input's size, keep their aspect and fill the rest.
+    /// `,corner` puts them into the upper left corner, a number is the fill. [default fill: 114]
+    #[arg(long, value_name = "WxH|input", conflicts_with = "resize")]
+    letterbox: Option<Letterbox>,
     /// Keep the middle WIDTHxHEIGHT of images, after resizing.
     #[arg(long, value_name = "WxH")]
     crop: Option<Size>,
     /// Factor on pixel values 0..255; a pixel p becomes (p * scale - mean) / std. May be a fraction, as
     /// 1/128. [default: 1/255, or 1 if a mean or std is above 1]
-    #[arg(long, value_name = "X", value_parser = number)]
-    scale: Option<f64>,
+    #[arg(long, value_name = "X")]
+    scale: Option<Scale>,
     /// Mean of each channel, in the order of the model's channels.
     #[arg(long, value_name = "X,..", value_delimiter = ',', allow_negative_numbers = true)]
     mean: Vec<f64>,
@@ -84,6 +100,10 @@ impl CompileFlags {
         let mut config = Config::new(known_target(&self.target)?);
         config.method = self.method;
         config.weight_method = self.weight_method;
+        if !(self.min_range >= 0.0 && self.min_range.is_finite()) {
+            return Err(Failure::new(format!("`--min-range {}` is no width", self.min_range)));
+        }
+        config.constraints = Constraints { power_of_two: self.power_of_two, min_range: self.min_range };
         config.threads = self.threads.map(NonZeroUsize::get);
         let g = model.main();
         for name in &self.keep_float {
@@ -110,8 +130,8 @@ impl DataFlags {
                  64 to 500 samples are usual",
             ));
         }
-        let preprocessing = Preprocessing {
-            resize: self.resize,
+        let own = Preprocessing {
+            resize: self.resize.or(self.letterbox.map(Resize::Letterbox)),
             crop: self.crop,
             scale: self.scale,
             mean: self.mean.clone(),
@@ -119,9 +139,19 @@ impl DataFlags {
             channels: self.channels,
             layout: self.layout,
         };
+        let preprocessing = match self.preset {
+            Some(preset) => own.over(preset.preprocessing()),
+            None => own,
+        };
         let samples = self.samples.map(NonZeroUsize::get);
         let data = Dataset::open(model, &DataOptions { paths: self.data.clone(), samples, preprocessing })?;
         talk.notes(data.notes());
+        talk.detail(format_args!(
+            "data: {} of {} samples; {}",
+            data.len(),
+            data.total(),
+            data.preprocessing()
+        ));
         Ok(data)
     }
 }
@@ -158,12 +188,8 @@ pub(crate) fn weight_method_name(method: WeightMethod) -> String {
     .to_string()
 }
 
-/// A number, or a fraction of two.
-fn number(text: &str) -> Result<f64, String> {
-    let parse =
-        |s: &str| s.trim().parse::<f64>().map_err(|_| format!("`{text}` is neither a number nor a fraction"));
-    match text.split_once('/') {
-        Some((a, b)) => Ok(parse(a)? / parse(b)?),
-        None => parse(text),
-    }
+/// The preset of a name.
+fn preset(name: &str) -> Result<Preset, String> {
+    let known = || PRESETS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
+    Preset::find(name).ok_or_else(|| format!("there is no preset `{name}`; there are {}", known()))
 }

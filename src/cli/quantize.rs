@@ -1,9 +1,10 @@
 //! `squint quantize`.
 
 use super::failure::Failure;
-use super::model_file::{check_output, load_valid, size_on_disk};
+use super::model_file::{Input, Output, size_on_disk};
 use super::options::{CompileFlags, DataFlags, Format};
 use super::progress::Bar;
+use super::stats::{Source, StatsFlags};
 use super::summary::{Sizes, Summary};
 use super::talk::Talk;
 use clap::Args;
@@ -20,11 +21,10 @@ use std::time::Instant;
 /// explain` shows it without writing anything.
 #[derive(Args)]
 pub(crate) struct Quantize {
-    /// The float model, `.onnx` or `.onnxtxt`.
-    model: PathBuf,
-    /// The file to write.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    model: Input,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     compile: CompileFlags,
     /// Write the model after each pass as text into this folder.
@@ -35,16 +35,19 @@ pub(crate) struct Quantize {
     format: Format,
     #[command(flatten)]
     data: DataFlags,
+    #[command(flatten)]
+    stats: StatsFlags,
 }
 
 impl Quantize {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
-        check_output(&self.output, &self.model)?;
+        self.output.check(&self.model)?;
         let start = Instant::now();
-        let mut model = load_valid(&self.model, talk)?;
-        let before = size_on_disk(&self.model, &model)?;
-        let config = self.compile.config(&model, talk)?;
-        let data = self.data.open(&model, talk)?;
+        let mut model = self.model.load_valid(talk)?;
+        let before = size_on_disk(&self.model.path, &model)?;
+        let mut config = self.compile.config(&model, talk)?;
+        let source = self.stats.or_data(&self.data, &model, talk)?;
+        config.data_description = source.preprocessing();
         let loaded = start.elapsed().as_secs_f64();
 
         let dump = self.dump_ir.as_deref().map(|folder| Dump::new(folder, &model)).transpose()?;
@@ -58,7 +61,10 @@ impl Quantize {
         if dump.is_some() {
             hooks.dump = Some(&write);
         }
-        let done = squint::quantize_with(&mut model, &Tract, &data, &config, &hooks);
+        let done = match &source {
+            Source::Stats(recording) => squint::quantize_recorded(&mut model, recording, &config, &hooks),
+            Source::Data(data) => squint::quantize_with(&mut model, &Tract, data, &config, &hooks),
+        };
         bar.clear();
         if let Some(e) = dump.as_ref().and_then(|d| d.failure.take()) {
             return Err(e.into());
@@ -66,16 +72,18 @@ impl Quantize {
         let report = done?;
 
         let saving = Instant::now();
-        squint::save(&model, &self.output)?;
+        self.output.save(&model)?;
         let saved = saving.elapsed().as_secs_f64();
-        let sizes = Sizes { before, after: written(&self.output)? };
+        let sizes = Sizes { before, after: written(&self.output.path)? };
         let summary = Summary { report: &report, config: &config, loaded, saved, sizes: Some(sizes) };
         talk.notes(&report.notes);
         match self.format {
-            Format::Text => talk.say(summary.text(&self.model, Some(&self.output), talk.verbose)),
-            Format::Json => {
-                writeln!(io::stdout().lock(), "{:#}", summary.json(&self.model, Some(&self.output)))?
-            }
+            Format::Text => talk.say(summary.text(&self.model.path, Some(&self.output.path), talk.verbose)),
+            Format::Json => writeln!(
+                io::stdout().lock(),
+                "{:#}",
+                summary.json(&self.model.path, Some(&self.output.path))
+            )?,
         }
         Ok(())
     }

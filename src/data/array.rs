@@ -1,8 +1,9 @@
-//! Arrays in `.npy` files and `.npz` archives, read a slice at a time.
+//! Arrays in files, read a slice at a time; those of `.npy` files and `.npz` archives are found here.
 //!
-//! An array that is stored plainly (a `.npy` file, or an entry of an archive written by `numpy.savez`) is
-//! read where it lies, by offset. One that is compressed or in Fortran order cannot be: it is unpacked
-//! once, when its first slice is asked for, into a temporary file (memory while it is small).
+//! An array that is stored plainly (a `.npy` file, an entry of an archive written by `numpy.savez`, a
+//! tensor of a `.safetensors` file) is read where it lies, by offset. One that is compressed or in Fortran
+//! order cannot be: it is unpacked once, when its first slice is asked for, into a temporary file (memory
+//! while it is small).
 
 use super::npy::{Header, read_header};
 use squint_ir::{DType, Tensor};
@@ -29,6 +30,8 @@ enum Source {
     File { file: Arc<Mutex<File>>, offset: u64 },
     /// A compressed entry of an archive.
     Entry { archive: Arc<Mutex<Archive>>, entry: usize },
+    /// A tensor that was decoded.
+    Memory(Tensor),
 }
 
 type Archive = ZipArchive<BufReader<File>>;
@@ -85,6 +88,29 @@ impl Array {
         Array { header, source, spool: Mutex::new(None) }
     }
 
+    /// An array whose data lies in a file as it is: little-endian and in C order.
+    ///
+    /// # Errors
+    /// If the file is too short, or elements of this type are not whole bytes.
+    pub(crate) fn stored(
+        file: &Arc<Mutex<File>>,
+        offset: u64,
+        dtype: DType,
+        dims: &[usize],
+    ) -> Result<Array, String> {
+        let header = plain(dtype, dims)?;
+        check_room(&locked(file), offset, &header)?;
+        Ok(Array::new(header, Source::File { file: file.clone(), offset }))
+    }
+
+    /// An array in memory.
+    ///
+    /// # Errors
+    /// If its elements are not whole bytes.
+    pub(crate) fn of(tensor: Tensor) -> Result<Array, String> {
+        Ok(Array::new(plain(tensor.dtype(), tensor.dims())?, Source::Memory(tensor)))
+    }
+
     /// Element type.
     pub(crate) fn dtype(&self) -> DType {
         self.header.dtype
@@ -100,8 +126,8 @@ impl Array {
     /// # Errors
     /// If the data is shorter than the header says, or cannot be read.
     pub(crate) fn whole(&self) -> Result<Tensor, String> {
-        let data = match self.direct() {
-            Some((file, offset)) => read_at(&mut *locked(file), offset, self.header.data_len)?,
+        let data = match self.direct(0, self.header.data_len) {
+            Some(data) => data?,
             None => {
                 let mut data = Vec::new();
                 self.unpack(&mut data)?;
@@ -124,8 +150,8 @@ impl Array {
         let row = self.header.data_len / dims[0];
         dims[0] = count;
         let (from, len) = ((start * row) as u64, count * row);
-        let data = match self.direct() {
-            Some((file, offset)) => read_at(&mut *locked(file), offset + from, len)?,
+        let data = match self.direct(from, len) {
+            Some(data) => data?,
             None => {
                 let mut spool = locked(&self.spool);
                 let file = match &mut *spool {
@@ -142,11 +168,13 @@ impl Array {
         self.tensor(&dims, data)
     }
 
-    /// The file and offset where slices can be read as they are.
-    fn direct(&self) -> Option<(&Mutex<File>, u64)> {
+    /// Bytes of the data, if they need not be unpacked first.
+    fn direct(&self, from: u64, len: usize) -> Option<Result<Vec<u8>, String>> {
         match &self.source {
-            Source::File { file, offset } if !self.header.fortran => Some((file, *offset)),
-            _ => None,
+            _ if self.header.fortran => None,
+            Source::File { file, offset } => Some(read_at(&mut *locked(file), offset + from, len)),
+            Source::Memory(t) => Some(Ok(t.bytes()[from as usize..][..len].to_vec())),
+            Source::Entry { .. } => None,
         }
     }
 
@@ -174,6 +202,7 @@ impl Array {
                 let skipped = io::copy(&mut (&mut packed).take(self.header.len), &mut io::sink());
                 skipped.and_then(|_| io::copy(&mut packed.take(want), out))
             }
+            Source::Memory(t) => io::copy(&mut &t.bytes()[..], out),
         };
         match copied.map_err(truncated)? {
             n if n == want => Ok(()),
@@ -189,13 +218,29 @@ impl Array {
     }
 }
 
+/// The layout of little-endian data in C order.
+fn plain(dtype: DType, dims: &[usize]) -> Result<Header, String> {
+    if dtype.bits() < 8 {
+        return Err(format!("has elements of type {dtype}, which are not whole bytes and cannot be read"));
+    }
+    let count = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    let data_len = count
+        .and_then(|n| dtype.packed_len(n))
+        .ok_or_else(|| format!("has the impossible shape {dims:?}"))?;
+    Ok(Header { dtype, big_endian: false, fortran: false, dims: dims.to_vec(), data_len, len: 0 })
+}
+
 fn read_at(file: &mut (impl Read + Seek), offset: u64, len: usize) -> Result<Vec<u8>, String> {
     let mut data = vec![0u8; len];
     file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut data)).map_err(truncated)?;
     Ok(data)
 }
 
-fn open(path: &Path) -> Result<File, String> {
+/// Opens a file.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn open(path: &Path) -> Result<File, String> {
     File::open(path).map_err(|e| format!("cannot be opened: {e}"))
 }
 

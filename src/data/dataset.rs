@@ -1,13 +1,13 @@
 //! Samples put together from files.
 
-use super::array::{Array, open_npy, open_npz};
 use super::files::{Files, Kind, list};
-use super::fit::{Fit, Input, inputs_of};
+use super::fit::{Input, inputs_of};
 use super::picture::Picture;
+use super::track::{Opened, Piece, Reader, Track, broken};
 use super::{DataError, DataOptions};
 use squint_ir::execute::{Sample, Samples};
-use squint_ir::{Model, Tensor, Type};
-use std::path::{Path, PathBuf};
+use squint_ir::{Model, Tensor};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Samples for a model, from files. Each is read when it is asked for and kept no longer than it is used.
@@ -20,37 +20,8 @@ pub struct Dataset {
     open: Mutex<Vec<(Place, Arc<Opened>)>>,
 }
 
-/// Files that follow each other, for the same inputs.
-struct Track {
-    /// Positions of the inputs it feeds.
-    inputs: Vec<usize>,
-    pieces: Vec<Piece>,
-    /// Samples in all its files.
-    total: usize,
-}
-
-struct Piece {
-    path: PathBuf,
-    reader: Reader,
-    /// Number of its first sample within the track.
-    start: usize,
-    count: usize,
-}
-
-#[derive(Clone)]
-enum Reader {
-    /// Arrays; `split` if they may hold many samples.
-    Arrays {
-        kind: Kind,
-        split: bool,
-    },
-    Image(Arc<Picture>),
-}
-
 /// Track and piece.
 type Place = (usize, usize);
-/// The arrays of a file that are used: which input each is for, and how it fits.
-type Opened = Vec<(usize, Array, Fit)>;
 
 /// Files with many samples that are kept open. Threads ask for neighbouring samples, so that around the
 /// end of a file two are in use.
@@ -105,6 +76,22 @@ impl Dataset {
         self.total
     }
 
+    /// What is done to the data before the model sees it, for each input: `arrays as they are`, or the flags
+    /// that say what is done to images, with all defaults worked out. One line; the same data read in the
+    /// same way gives the same text.
+    pub fn preprocessing(&self) -> String {
+        let mut tracks: Vec<&Track> = self.tracks.iter().collect();
+        tracks.sort_by_key(|t| t.inputs[0]);
+        let mut parts: Vec<String> = Vec::new();
+        for track in tracks {
+            let names: Vec<&str> = track.inputs.iter().map(|i| self.inputs[*i].name.as_str()).collect();
+            let mut how: Vec<&str> = track.pieces.iter().map(|p| p.reader.description()).collect();
+            how.dedup();
+            parts.push(format!("{}: {}", names.join(", "), how.join(", ")));
+        }
+        parts.join("; ")
+    }
+
     /// What was passed over.
     pub fn notes(&self) -> &[String] {
         &self.notes
@@ -148,7 +135,7 @@ impl Dataset {
         let track = self.tracks.len();
         self.tracks.push(Track { inputs: inputs.clone(), pieces: Vec::new(), total: 0 });
         for files in groups {
-            if files.kind != Kind::Npz && inputs.len() > 1 {
+            if !files.kind.has_names() && inputs.len() > 1 {
                 let message =
                     format!("`{}` is for one input, but the model has several", files.paths[0].display());
                 return Err(DataError::new(message)
@@ -226,8 +213,7 @@ impl Dataset {
     /// Notes arrays that no input wants, for the first file of each track: others are most likely alike.
     fn note_unused(&mut self) -> Result<(), DataError> {
         for piece in self.tracks.iter().filter_map(|t| t.pieces.first()) {
-            let Reader::Arrays { kind: Kind::Npz, .. } = piece.reader else { continue };
-            let arrays = open_npz(&piece.path).map_err(|e| broken(&piece.path, &e))?;
+            let arrays = piece.named_arrays(&self.inputs)?;
             for (key, _) in arrays.iter().filter(|(k, _)| self.inputs.iter().all(|x| x.name != *k)) {
                 let path = piece.path.display();
                 self.notes
@@ -245,7 +231,7 @@ impl Dataset {
         let mut sample: Vec<Option<Tensor>> = vec![None; self.inputs.len()];
         for (t, track) in self.tracks.iter().enumerate() {
             let number = if track.total == 1 { 0 } else { self.picks[index] };
-            let p = track.pieces.partition_point(|p| p.start + p.count <= number);
+            let p = track.piece_of(number);
             let (piece, place) = (&track.pieces[p], (t, p));
             match &piece.reader {
                 Reader::Image(picture) => {
@@ -254,8 +240,7 @@ impl Dataset {
                 }
                 Reader::Arrays { .. } => {
                     for (i, array, fit) in self.opened(place)?.iter() {
-                        sample[*i] =
-                            Some(self.cut(place, &self.inputs[*i], array, *fit, number - piece.start)?);
+                        sample[*i] = Some(piece.cut(&self.inputs[*i], array, *fit, number - piece.start)?);
                     }
                 }
             }
@@ -265,109 +250,25 @@ impl Dataset {
         Ok(names.zip(filled).collect())
     }
 
-    /// Takes a sample out of an array.
-    fn cut(
-        &self,
-        place: Place,
-        input: &Input,
-        array: &Array,
-        fit: Fit,
-        row: usize,
-    ) -> Result<Tensor, DataError> {
-        let path = &self.piece(place).path;
-        let read = match fit {
-            Fit::Whole { expand: false } => array.whole(),
-            Fit::Whole { expand: true } => array.whole().and_then(|t| {
-                let dims: Vec<usize> = std::iter::once(1).chain(t.dims().iter().copied()).collect();
-                t.reshaped(&dims).map_err(|e| e.to_string())
-            }),
-            Fit::Rows { batch, count, squeeze } => {
-                let row = if count == 1 { 0 } else { row };
-                array.rows(row * batch, batch).and_then(|t| match squeeze {
-                    true => t.reshaped(&t.dims()[1..]).map_err(|e| e.to_string()),
-                    false => Ok(t),
-                })
-            }
-        };
-        let many = fit.count() > 1;
-        read.and_then(|t| input.accept(t)).map_err(|e| {
-            let sample = if many { format!(" (sample {row})") } else { String::new() };
-            DataError::new(format!("`{}`: data for input `{}`{sample} {e}", path.display(), input.name))
-        })
+    fn open_piece(&self, place: Place) -> Result<Opened, DataError> {
+        self.piece(place).open(&self.inputs, &self.tracks[place.0].inputs)
     }
 
     /// A file, opened, with the arrays that are used.
     fn opened(&self, place: Place) -> Result<Arc<Opened>, DataError> {
         let Reader::Arrays { split: true, .. } = self.piece(place).reader else {
-            return Ok(Arc::new(self.open_arrays(place)?));
+            return Ok(Arc::new(self.open_piece(place)?));
         };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, found)) = open.iter().find(|(p, _)| *p == place) {
             return Ok(found.clone());
         }
-        let opened = Arc::new(self.open_arrays(place)?);
+        let opened = Arc::new(self.open_piece(place)?);
         if open.len() == KEPT_OPEN {
             open.remove(0);
         }
         open.push((place, opened.clone()));
         Ok(opened)
-    }
-
-    fn open_arrays(&self, place: Place) -> Result<Opened, DataError> {
-        let piece = self.piece(place);
-        let wanted = &self.tracks[place.0].inputs;
-        let Reader::Arrays { kind, split } = piece.reader else { return Ok(Vec::new()) };
-        if kind == Kind::Npy {
-            let array = open_npy(&piece.path).map_err(|e| broken(&piece.path, &e))?;
-            let fit = self.check(&piece.path, wanted[0], &array, split)?;
-            return Ok(vec![(wanted[0], array, fit)]);
-        }
-        let mut arrays = open_npz(&piece.path).map_err(|e| broken(&piece.path, &e))?;
-        let mut out = Vec::with_capacity(wanted.len());
-        for i in wanted {
-            let name = &self.inputs[*i].name;
-            let Some(at) = arrays.iter().position(|(k, _)| k == name) else {
-                let keys: Vec<String> = arrays.iter().map(|(k, _)| format!("`{k}`")).collect();
-                let keys = if keys.is_empty() { "no array".into() } else { keys.join(", ") };
-                let message = format!(
-                    "`{}` has no array for the model's input `{name}`; it has {keys}",
-                    piece.path.display()
-                );
-                return Err(DataError::new(message).help(format!(
-                    "arrays are found by name: `numpy.savez(path, **{{\"{name}\": array}})`"
-                )));
-            };
-            let (_, array) = arrays.swap_remove(at);
-            let fit = self.check(&piece.path, *i, &array, split)?;
-            out.push((*i, array, fit));
-        }
-        Ok(out)
-    }
-
-    fn check(&self, path: &Path, input: usize, array: &Array, split: bool) -> Result<Fit, DataError> {
-        let input = &self.inputs[input];
-        let fit = input.check_type(array.dtype()).and_then(|()| input.fit(array.dims(), split));
-        fit.map_err(|why| {
-            let dims = array.dims().iter().map(|d| (*d).into()).collect();
-            let have = Type::tensor(array.dtype(), Some(dims));
-            let (name, want) = (&input.name, input.describe());
-            let e = DataError::new(format!("`{}`: data for input `{name}` is {have}, the model takes {want}: {why}", path.display()));
-            match input.fit(array.dims(), true) {
-                Ok(Fit::Rows { .. }) if !split => {
-                    e.help("in a folder each file is one sample; name the file itself to cut it along its first axis")
-                }
-                _ => e,
-            }
-        })
-    }
-}
-
-impl Fit {
-    fn count(self) -> usize {
-        match self {
-            Fit::Whole { .. } => 1,
-            Fit::Rows { count, .. } => count,
-        }
     }
 }
 
@@ -381,117 +282,5 @@ impl Samples for Dataset {
             Some(help) => format!("{}; {help}", e.message),
             None => e.message,
         })
-    }
-}
-
-fn broken(path: &Path, why: &str) -> DataError {
-    DataError::new(format!("`{}` {why}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::testing::{floats, npz_bytes, write};
-    use squint_ir::{DType, Dim};
-    use tempfile::TempDir;
-
-    /// A model with float inputs of these names and shapes; a negative length is symbolic.
-    fn model(inputs: &[(&str, &[i64])]) -> Model {
-        let mut m = Model::new("g", 17);
-        for (name, dims) in inputs {
-            let dim = |d: &i64| if *d < 0 { Dim::Symbol("N".into()) } else { Dim::Known(*d as u64) };
-            let v = m
-                .main_mut()
-                .add_value(name, Some(Type::tensor(DType::Float, Some(dims.iter().map(dim).collect()))));
-            m.main_mut().inputs.push(v);
-        }
-        m
-    }
-
-    fn open(m: &Model, paths: &[String]) -> Result<Dataset, DataError> {
-        Dataset::open(m, &DataOptions::new(paths.iter().map(String::as_str)))
-    }
-
-    fn put(dir: &TempDir, name: &str, bytes: &[u8]) -> String {
-        write(dir, name, bytes).to_str().unwrap().to_owned()
-    }
-
-    fn values(set: &Dataset) -> Vec<f32> {
-        (0..set.len()).flat_map(|i| set.get(i).unwrap()[0].1.to_f32s()).collect()
-    }
-
-    #[test]
-    fn an_archive_by_itself_is_cut_and_one_in_a_folder_is_not() {
-        let dir = TempDir::new().unwrap();
-        let m = model(&[("x", &[-1, 2])]);
-        let numbers: Vec<f32> = (0..12).map(|x| x as f32).collect();
-        for compress in [false, true] {
-            let file = put(&dir, "d/x.npz", &npz_bytes(&[("x", floats(&[6, 2], &numbers))], compress));
-            let set = open(&m, std::slice::from_ref(&file)).unwrap();
-            assert_eq!((set.len(), values(&set)), (6, numbers.clone()));
-            assert_eq!(set.get(4).unwrap()[0].1.dims(), [1, 2]);
-            let set = open(&m, &[file.clone(), file]).unwrap();
-            assert_eq!(set.get(7).unwrap()[0].1.to_f32s(), [2.0, 3.0]);
-            let set = open(&m, &[dir.path().to_str().unwrap().into()]).unwrap();
-            assert_eq!((set.len(), set.get(0).unwrap()[0].1.dims()), (1, &[6, 2][..]));
-        }
-    }
-
-    #[test]
-    fn samples_are_picked_evenly() {
-        let dir = TempDir::new().unwrap();
-        let file = put(&dir, "x.npy", &floats(&[10, 1], &[0., 1., 2., 3., 4., 5., 6., 7., 8., 9.]));
-        let options = DataOptions { samples: Some(4), ..DataOptions::new([file]) };
-        let set = Dataset::open(&model(&[("x", &[-1, 1])]), &options).unwrap();
-        assert_eq!((values(&set), set.total()), (vec![0.0, 2.0, 5.0, 7.0], 10));
-    }
-
-    #[test]
-    fn several_inputs_by_name() {
-        let dir = TempDir::new().unwrap();
-        let m = model(&[("x", &[-1, 1]), ("state", &[2])]);
-        let x = put(&dir, "x.npy", &floats(&[3, 1], &[1., 2., 3.]));
-        let state = put(&dir, "state.npy", &floats(&[2], &[8., 9.]));
-        let set = open(&m, &[format!("state={state}"), format!("x={x}")]).unwrap();
-        let last = set.get(2).unwrap();
-        assert_eq!((last[0].0.as_str(), last[0].1.to_f32s()), ("x", vec![3.0]));
-        assert_eq!((last[1].0.as_str(), last[1].1.to_f32s()), ("state", vec![8.0, 9.0]));
-        // What is not named is for the one input that is left.
-        assert_eq!(open(&m, &[format!("state={state}"), x.clone()]).unwrap().len(), 3);
-        let message = |paths: &[String]| open(&m, paths).err().unwrap().message;
-        assert!(message(&[format!("x={x}")]).contains("no data for the model's input `state`"));
-        assert!(message(&[format!("y={x}")]).contains("the model has no input `y`"));
-        assert!(message(std::slice::from_ref(&x)).contains("is for one input, but the model has several"));
-        let more = put(&dir, "more.npy", &floats(&[2, 2], &[8., 9., 8., 9.]));
-        assert!(
-            message(&[format!("x={x}"), format!("state={more}")]).contains("3 samples for input `x` and 2")
-        );
-    }
-
-    #[test]
-    fn what_does_not_fit_is_named() {
-        let dir = TempDir::new().unwrap();
-        let m = model(&[("x", &[-1, 2])]);
-        let error = |name: &str, bytes: &[u8]| open(&m, &[put(&dir, name, bytes)]).err().unwrap();
-        let e = error("shape.npz", &npz_bytes(&[("x", floats(&[1, 3], &[0.; 3]))], false));
-        assert!(e.message.ends_with("data for input `x` is float[1,3], the model takes float[N,2]: axis 1 of the input is 2, not 3"), "{e}");
-        let e = error("name.npz", &npz_bytes(&[("y", floats(&[1, 2], &[0.; 2]))], false));
-        assert!(e.message.ends_with("has no array for the model's input `x`; it has `y`"), "{e}");
-        let e = error("nan.npy", &floats(&[3, 2], &[f32::NAN, 0., 0., 0., 0., 0.]));
-        assert!(e.message.ends_with("data for input `x` (sample 0) holds NaN at [0, 0]"), "{e}");
-        assert!(error("cut.npz", b"PK\x03\x04").message.contains("is not an `.npz` archive"));
-        put(&dir, "batch/x.npy", &floats(&[3, 2], &[0.; 6]));
-        let folder = dir.path().join("batch").to_str().unwrap().to_owned();
-        let e = open(&model(&[("x", &[1, 2])]), &[folder]).err().unwrap();
-        assert!(e.help.unwrap().contains("name the file itself"));
-        assert_eq!(open(&m, &[]).err().unwrap().message, "there is no data for the model's input `x`");
-    }
-
-    #[test]
-    fn arrays_that_are_no_inputs_are_noted() {
-        let dir = TempDir::new().unwrap();
-        let both = npz_bytes(&[("labels", floats(&[1], &[0.])), ("x", floats(&[1, 2], &[0.; 2]))], false);
-        let set = open(&model(&[("x", &[-1, 2])]), &[put(&dir, "b.npz", &both)]).unwrap();
-        assert!(set.notes()[0].starts_with("array `labels` of") && set.notes().len() == 1);
     }
 }

@@ -34,6 +34,16 @@ pub(crate) enum Fit {
     },
 }
 
+impl Fit {
+    /// The number of samples.
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Fit::Whole { .. } => 1,
+            Fit::Rows { count, .. } => count,
+        }
+    }
+}
+
 /// The inputs of a model that have no default, in order.
 ///
 /// # Errors
@@ -129,7 +139,7 @@ impl Input {
     /// # Errors
     /// What to do about it, if not.
     pub(crate) fn check_type(&self, from: DType) -> Result<(), String> {
-        use DType::{Bool, Double, Float, Float16};
+        use DType::{Bfloat16, Bool, Double, Float, Float16};
         let wider = || match (from.int_range(), self.dtype.int_range()) {
             (Some((lo, hi)), Some((to_lo, to_hi))) => {
                 to_lo <= lo && hi <= to_hi && from != Bool && from != DType::Uint64
@@ -138,7 +148,7 @@ impl Input {
         };
         let fits = match (from, self.dtype) {
             (a, b) if a == b => true,
-            (Double | Float16, Float) | (Float | Float16, Double) => true,
+            (Double | Float16 | Bfloat16, Float) | (Float | Float16 | Bfloat16, Double) => true,
             _ => wider(),
         };
         if fits { Ok(()) } else { Err(self.wrong_type(from)) }

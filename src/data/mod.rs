@@ -6,13 +6,16 @@
 //!
 //! | kind | what it holds |
 //! |---|---|
-//! | `.npz` | an array for each input, under the input's name; others are passed over |
-//! | `.npy` | an array for the one input |
-//! | `.png`, `.jpg`, `.jpeg` | one sample for the one input, see [`Preprocessing`] |
+//! | `.npz`, `.safetensors` | an array for each input, under the input's name; others are passed over |
+//! | `.npy`, `.pb` | an array for the one input |
+//! | `.bin` | elements for the one input, in the type and shape that the model declares |
+//! | a folder with `input_0.pb`, ... | one sample: an encoded tensor for each input |
+//! | `.png`, `.jpg`, `.bmp`, `.webp` | one sample for the one input, see [`Preprocessing`] |
+//! | `.txt`, `.lst` | the paths of such files, one on each line, relative to the list |
 //!
-//! **In a folder, each file is one sample**, exactly as it is. **A file named by itself may hold many**,
-//! along its first axis. With the input's shape `[B, ...]`, where a symbolic or unknown `B` counts as 1,
-//! an array of such a file is cut as follows:
+//! **In a folder or a list, each file is one sample**, exactly as it is. **A file named by itself may hold
+//! many**, along its first axis. With the input's shape `[B, ...]`, where a symbolic or unknown `B` counts
+//! as 1, an array of such a file is cut as follows:
 //!
 //! | shape of the array | samples |
 //! |---|---|
@@ -32,9 +35,18 @@ mod files;
 mod fit;
 mod npy;
 mod picture;
+mod preprocessing;
+mod preset;
+mod raw;
+mod safetensors;
+mod tensor_pb;
+#[cfg(test)]
+mod tests;
+mod track;
 
 pub use dataset::Dataset;
-pub use picture::{Channels, Layout, Preprocessing, Resize, Size};
+pub use preprocessing::{Channels, Layout, Letterbox, Place, Preprocessing, Resize, Scale, Size};
+pub use preset::{PRESETS, Preset};
 
 /// Which data to read, and how.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,9 +89,11 @@ impl DataError {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! Files as NumPy writes them.
+    //! Files as other programs write them.
 
-    use squint_ir::Tensor;
+    use ::safetensors::Dtype;
+    use ::safetensors::tensor::TensorView;
+    use squint_ir::{DType, Tensor};
     use std::io::{Cursor, Write};
     use std::path::PathBuf;
     use zip::write::{SimpleFileOptions, ZipWriter};
@@ -111,6 +125,33 @@ pub(crate) mod testing {
             zip.write_all(bytes).unwrap();
         }
         zip.finish().unwrap().into_inner()
+    }
+
+    /// A `.safetensors` file; `tensors` are float, bfloat16 or int64.
+    pub(crate) fn safetensors_bytes(tensors: &[(&str, &Tensor)]) -> Vec<u8> {
+        let views = tensors.iter().map(|(name, t)| {
+            let dtype = match t.dtype() {
+                DType::Float => Dtype::F32,
+                DType::Bfloat16 => Dtype::BF16,
+                _ => Dtype::I64,
+            };
+            (*name, TensorView::new(dtype, t.dims().to_vec(), t.bytes()).unwrap())
+        });
+        ::safetensors::serialize(views, None).unwrap()
+    }
+
+    /// A `TensorProto` with raw data; lengths are below 128.
+    pub(crate) fn pb_bytes(name: &str, tensor: &Tensor) -> Vec<u8> {
+        let mut out = Vec::new();
+        for d in tensor.dims() {
+            out.extend([1 << 3, u8::try_from(*d).unwrap()]);
+        }
+        out.extend([2 << 3, tensor.dtype().code() as u8]);
+        for (field, bytes) in [(8u8, name.as_bytes()), (9, &tensor.bytes()[..])] {
+            out.extend([field << 3 | 2, u8::try_from(bytes.len()).unwrap()]);
+            out.extend(bytes);
+        }
+        out
     }
 
     /// Writes a file into a folder.

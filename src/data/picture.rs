@@ -7,72 +7,17 @@
 //! - Decoding: alpha is dropped without blending, 16 bits are reduced to 8, the EXIF orientation is not
 //!   applied (as in Pillow's `Image.open`).
 //! - Resizing is bilinear over an area that grows with the reduction (Pillow's `BILINEAR` does the same).
+//! - A letterbox scales by `r = min(W / w, H / h)` to `round(w r) x round(h r)` in the middle
+//!   (ultralytics' `LetterBox`) or `floor(w r) x floor(h r)` in the upper left corner (YOLOX' `preproc`).
 //! - Grey is ITU-R 601 luma in the integer form of Pillow's `convert("L")`.
 
 use super::fit::Input;
+use super::preprocessing::{Channels, Layout, Letterbox, Place, Preprocessing, Resize, Size};
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageReader, Limits, Rgb, RgbImage};
 use squint_ir::{DType, Dim, Tensor};
+use std::fmt::Write as _;
 use std::path::Path;
-use std::str::FromStr;
-
-/// What is done to an image before the model sees it. The default is only the division by 255.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Preprocessing {
-    /// Size to bring the image to; `None` leaves it.
-    pub resize: Option<Resize>,
-    /// Width and height of the middle part that is kept, after resizing.
-    pub crop: Option<Size>,
-    /// Factor on pixel values 0..255. The default is 1/255, or 1 where a mean or standard deviation above
-    /// 1 shows that they are in units of pixel values.
-    pub scale: Option<f64>,
-    /// Subtracted after scaling: one number, or one for each channel in the order of the model's channels.
-    pub mean: Vec<f64>,
-    /// Divided by after the mean is subtracted; as many as `mean` allows.
-    pub std: Vec<f64>,
-    /// Order of the colours. The default is red, green, blue, or grey where the input has one channel.
-    pub channels: Option<Channels>,
-    /// Order of the axes. The default follows from the input's shape.
-    pub layout: Option<Layout>,
-}
-
-/// Width and height in pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// Columns.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-}
-
-/// How an image is resized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resize {
-    /// To this width and height, whatever the aspect was.
-    Exact(Size),
-    /// The shorter side to this length, keeping the aspect; the longer side is rounded down.
-    ShortSide(u32),
-}
-
-/// Order of the colours of a pixel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Channels {
-    /// Red, green, blue.
-    Rgb,
-    /// Blue, green, red.
-    Bgr,
-    /// One channel of luma.
-    Gray,
-}
-
-/// Order of the axes of an image tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// Batch, channels, rows, columns.
-    Nchw,
-    /// Batch, rows, columns, channels.
-    Nhwc,
-}
 
 /// Longest side that is accepted, in a file or after resizing.
 const MAX_SIDE: u32 = 1 << 15;
@@ -92,6 +37,7 @@ pub(crate) struct Picture {
     table: Vec<[f32; 256]>,
     dtype: DType,
     input: String,
+    description: String,
 }
 
 impl Picture {
@@ -145,8 +91,26 @@ impl Picture {
             _ => return Err(cannot("its elements are neither floating-point nor `uint8`")),
         };
         let want = [h.known(), w.known()];
-        let (input, dtype) = (input.name.clone(), input.dtype);
-        Ok(Picture { resize: p.resize, crop: p.crop, channels, layout, batched, want, table, dtype, input })
+        let side = |d: Option<u64>| d.and_then(|d| u32::try_from(d).ok());
+        let resize = match p.resize {
+            Some(Resize::Letterbox(l @ Letterbox { size: None, .. })) => {
+                let (Some(width), Some(height)) = (side(want[1]), side(want[0])) else {
+                    return Err(cannot(
+                        "its size is free; give that of the letterbox, as `--letterbox 640x640`",
+                    ));
+                };
+                Some(Resize::Letterbox(Letterbox { size: Some(Size { width, height }), ..l }))
+            }
+            other => other,
+        };
+        let description = describe(p, resize, channels, layout, table.is_empty());
+        let (input, dtype, crop) = (input.name.clone(), input.dtype, p.crop);
+        Ok(Picture { resize, crop, channels, layout, batched, want, table, dtype, input, description })
+    }
+
+    /// All that is done to an image, as the flags that say so.
+    pub(crate) fn description(&self) -> &str {
+        &self.description
     }
 
     /// Reads an image and makes a sample of it.
@@ -165,8 +129,12 @@ impl Picture {
 
     fn prepare(&self, image: DynamicImage) -> Result<Tensor, String> {
         let mut image = image.into_rgb8();
-        if let Some(size) = self.resize.map(|r| r.size(&image)).transpose()? {
+        if let Some(resize) = self.resize {
+            let size = resize.size(&image)?;
             image = imageops::resize(&image, size.width, size.height, FilterType::Triangle);
+            if let Resize::Letterbox(l) = resize {
+                image = l.fill(&image);
+            }
         }
         if let Some(Size { width, height }) = self.crop {
             let (w, h) = image.dimensions();
@@ -184,7 +152,7 @@ impl Picture {
                 let side = |s: Option<u64>| s.map_or("any".to_owned(), |s| s.to_string());
                 let (ww, wh) = (side(self.want[1]), side(self.want[0]));
                 return Err(format!(
-                    "is {w}x{h} pixels, but input `{}` takes {ww}x{wh}; say how with `--resize` and `--crop`",
+                    "is {w}x{h} pixels, but input `{}` takes {ww}x{wh}; say how with `--resize`, `--crop` or `--letterbox`",
                     self.input
                 ));
             }
@@ -235,36 +203,8 @@ impl Picture {
     }
 }
 
-impl Preprocessing {
-    /// For each channel, what each pixel value becomes.
-    fn table(&self, channels: usize) -> Result<Vec<[f32; 256]>, String> {
-        let pixels = self.mean.iter().any(|m| m.abs() > 1.0) || self.std.iter().any(|s| *s > 1.0);
-        let scale = self.scale.unwrap_or(if pixels { 1.0 } else { 1.0 / 255.0 });
-        let each = |list: &[f64], name: &str, default: f64, c: usize| match list.len() {
-            0 => Ok(default),
-            1 => Ok(list[0]),
-            n if n == channels => Ok(list[c]),
-            n => Err(format!("`--{name}` has {n} numbers for {channels} channels; give 1 or {channels}")),
-        };
-        let mut out = Vec::with_capacity(channels);
-        for c in 0..channels {
-            let (mean, std) = (each(&self.mean, "mean", 0.0, c)?, each(&self.std, "std", 1.0, c)?);
-            if ![scale, mean, std].iter().all(|x| x.is_finite()) || std <= 0.0 {
-                return Err("`--scale`, `--mean` and `--std` must be finite, and `--std` above 0".into());
-            }
-            out.push(std::array::from_fn(|p| ((p as f64 * scale - mean) / std) as f32));
-        }
-        Ok(out)
-    }
-}
-
-impl Channels {
-    fn count(self) -> usize {
-        if self == Channels::Gray { 1 } else { 3 }
-    }
-}
-
 impl Resize {
+    /// The size to resize an image to.
     fn size(self, image: &RgbImage) -> Result<Size, String> {
         let size = match self {
             Resize::Exact(size) => size,
@@ -274,68 +214,83 @@ impl Resize {
                 let long = u32::try_from(long).unwrap_or(u32::MAX);
                 if w < h { Size { width: side, height: long } } else { Size { width: long, height: side } }
             }
+            Resize::Letterbox(l) => l.inner(image),
         };
-        if size.width > MAX_SIDE || size.height > MAX_SIDE {
-            return Err(format!(
-                "would be {}x{} pixels after resizing; the limit is {MAX_SIDE} a side",
-                size.width, size.height
-            ));
+        // The size that is filled bounds what is inside.
+        let most = match self {
+            Resize::Letterbox(Letterbox { size: Some(outer), .. }) => outer,
+            _ => size,
+        };
+        if most.width > MAX_SIDE || most.height > MAX_SIDE {
+            return Err(format!("would be {most} pixels after resizing; the limit is {MAX_SIDE} a side"));
         }
         Ok(size)
     }
 }
 
+impl Letterbox {
+    /// The size of the image inside. The arithmetic is that of the sources, in binary64.
+    fn inner(self, image: &RgbImage) -> Size {
+        let (w, h) = image.dimensions();
+        let outer = self.size.unwrap_or(Size { width: w, height: h });
+        let ratio =
+            (f64::from(outer.width) / f64::from(w.max(1))).min(f64::from(outer.height) / f64::from(h.max(1)));
+        let scaled = |side: u32, limit: u32| {
+            let x = f64::from(side) * ratio;
+            let x = if self.place == Place::Corner { x.floor() } else { x.round_ties_even() };
+            (x as u32).clamp(1, limit)
+        };
+        Size { width: scaled(w, outer.width), height: scaled(h, outer.height) }
+    }
+
+    /// Puts the resized image into its place.
+    fn fill(self, inner: &RgbImage) -> RgbImage {
+        let (w, h) = inner.dimensions();
+        let outer = self.size.unwrap_or(Size { width: w, height: h });
+        let mut out = RgbImage::from_pixel(outer.width, outer.height, Rgb([self.fill; 3]));
+        let (x, y) = match self.place {
+            Place::Corner => (0, 0),
+            Place::Center => ((outer.width - w) / 2, (outer.height - h) / 2),
+        };
+        imageops::replace(&mut out, inner, i64::from(x), i64::from(y));
+        out
+    }
+}
+
+/// The flags that stand for what is done, all defaults worked out; `bytes` if pixel values stay as they are.
+fn describe(
+    p: &Preprocessing,
+    resize: Option<Resize>,
+    channels: Channels,
+    layout: Layout,
+    bytes: bool,
+) -> String {
+    let mut out = String::new();
+    let _ = match resize {
+        None => Ok(()),
+        Some(Resize::Exact(size)) => write!(out, "--resize {size} "),
+        Some(Resize::ShortSide(side)) => write!(out, "--resize {side} "),
+        Some(Resize::Letterbox(l)) => write!(out, "--letterbox {l} "),
+    };
+    if let Some(size) = p.crop {
+        let _ = write!(out, "--crop {size} ");
+    }
+    let _ = write!(out, "--channels {channels} --layout {layout}");
+    if bytes {
+        return out;
+    }
+    let _ = write!(out, " --scale {}", p.scale());
+    for (flag, list) in [("mean", &p.mean), ("std", &p.std)] {
+        if !list.is_empty() {
+            let list: Vec<String> = list.iter().map(f64::to_string).collect();
+            let _ = write!(out, " --{flag} {}", list.join(","));
+        }
+    }
+    out
+}
+
 fn luma(r: u8, g: u8, b: u8) -> u8 {
     ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
-}
-
-impl FromStr for Size {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Size, String> {
-        let wrong = || format!("`{s}` is not of the form WIDTHxHEIGHT, for example 224x224");
-        let (w, h) = s.split_once('x').ok_or_else(wrong)?;
-        match (w.parse(), h.parse()) {
-            (Ok(width), Ok(height)) if width > 0 && height > 0 => Ok(Size { width, height }),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl FromStr for Resize {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Resize, String> {
-        match s.parse() {
-            Ok(0) => Err("the length of a side must be above 0".into()),
-            Ok(side) => Ok(Resize::ShortSide(side)),
-            Err(_) => s
-                .parse()
-                .map(Resize::Exact)
-                .map_err(|e: String| format!("{e}, nor the length of the shorter side")),
-        }
-    }
-}
-
-impl FromStr for Channels {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Channels, String> {
-        match s {
-            "rgb" => Ok(Channels::Rgb),
-            "bgr" => Ok(Channels::Bgr),
-            "gray" | "grey" => Ok(Channels::Gray),
-            _ => Err(format!("`{s}` is none of rgb, bgr, gray")),
-        }
-    }
-}
-
-impl FromStr for Layout {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Layout, String> {
-        match s {
-            "nchw" => Ok(Layout::Nchw),
-            "nhwc" => Ok(Layout::Nhwc),
-            _ => Err(format!("`{s}` is none of nchw, nhwc")),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -375,7 +330,7 @@ mod tests {
             &Preprocessing { layout: Some(Layout::Nchw), ..Preprocessing::default() },
         );
         assert_eq!(p.unwrap().prepare(two()).unwrap(), Tensor::from_u8(&[1, 1, 2], &[82, 161]));
-        let scaled = Preprocessing { scale: Some(1.0), ..Preprocessing::default() };
+        let scaled = Preprocessing { scale: Some(1.0.into()), ..Preprocessing::default() };
         assert!(
             Picture::new(&input(DType::Uint8, &[1, 3, 5, 5]), &scaled).unwrap_err().contains("as they are")
         );
@@ -399,13 +354,40 @@ mod tests {
     }
 
     #[test]
-    fn options_are_parsed() {
-        assert_eq!("224x160".parse(), Ok(Resize::Exact(Size { width: 224, height: 160 })));
-        assert_eq!("256".parse(), Ok(Resize::ShortSide(256)));
-        assert!(
-            "0".parse::<Resize>().is_err()
-                && "3x".parse::<Resize>().is_err()
-                && "0x4".parse::<Size>().is_err()
-        );
+    fn letterboxes_keep_the_aspect_and_fill_the_rest() {
+        let run = |letterbox: &str, w: u32, h: u32| {
+            let p = Preprocessing {
+                resize: letterbox.parse().ok().map(Resize::Letterbox),
+                scale: Some(1.0.into()),
+                ..Preprocessing::default()
+            };
+            let image = DynamicImage::ImageRgb8(RgbImage::from_pixel(w, h, Rgb([9; 3])));
+            Picture::new(&input(DType::Float, &[1, 3, 4, 8]), &p).unwrap().prepare(image).unwrap().to_f32s()
+        };
+        let row = |values: &[f32], y: usize| values[y * 8..][..8].to_vec();
+        // 2x2 becomes 4x4, with two columns at each side.
+        assert_eq!(row(&run("input", 2, 2), 0), [114., 114., 9., 9., 9., 9., 114., 114.]);
+        assert_eq!(row(&run("8x4,corner,7", 2, 2), 3), [9., 9., 9., 9., 7., 7., 7., 7.]);
+        // 7x2 becomes 8x2.29: one row above and one below, or two below.
+        assert_eq!([0, 1, 2, 3].map(|y| row(&run("input", 7, 2), y)[0]), [114., 9., 9., 114.]);
+        assert_eq!([0, 1, 2, 3].map(|y| row(&run("input,corner", 7, 2), y)[0]), [9., 9., 114., 114.]);
+        // 13x5 to 8x3.08; in the middle, the odd row is below.
+        assert_eq!([0, 1, 2, 3].map(|y| row(&run("input", 13, 5), y)[0]), [9., 9., 9., 114.]);
+        let free = Input {
+            shape: Some(vec![Dim::Unknown, Dim::Known(3), Dim::Unknown, Dim::Unknown]),
+            ..input(DType::Float, &[])
+        };
+        let p =
+            Preprocessing { resize: "input".parse().ok().map(Resize::Letterbox), ..Preprocessing::default() };
+        assert!(Picture::new(&free, &p).unwrap_err().contains("--letterbox 640x640"));
+    }
+
+    #[test]
+    fn the_description_has_all_defaults_worked_out() {
+        let p = Preprocessing { crop: "8x4".parse().ok(), std: vec![58.0], ..Preprocessing::default() };
+        let picture = Picture::new(&input(DType::Float, &[1, 3, 4, 8]), &p).unwrap();
+        assert_eq!(picture.description(), "--crop 8x4 --channels rgb --layout nchw --scale 1 --std 58");
+        let picture = Picture::new(&input(DType::Uint8, &[1, 4, 8, 1]), &Preprocessing::default()).unwrap();
+        assert_eq!(picture.description(), "--channels gray --layout nhwc");
     }
 }

@@ -9,8 +9,8 @@ mod costs;
 mod table;
 
 use crate::{Costs, FloatResult, Format, Operand, Params, Site, Support, Target};
-use squint_ir::{DType, Op};
 use squint_ir::affine::Grid;
+use squint_ir::{DType, Op};
 use squint_ops::Class;
 
 /// The target `cpu-vnni`.

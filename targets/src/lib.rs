@@ -12,8 +12,8 @@ mod site;
 pub use cost::Costs;
 pub use site::{Operand, Site};
 
-use squint_ir::{DType, Op};
 use squint_ir::affine::Grid;
+use squint_ir::{DType, Op};
 
 /// A deployment runtime on a kind of processor.
 pub trait Target: Sync {

@@ -43,17 +43,17 @@ def smoke(name: str) -> Case:
 
 CASES = (
     Case(
-        QUICK_START, integer=7, max_float=0, max_float_conv=0, sqnr_db=33, metric="top1", max_drop=0.01,
+        QUICK_START, integer=5, max_float=2, max_float_conv=1, sqnr_db=33, metric="top1", max_drop=0.01,
         text=True, threads=True,
     ),
     # Pools and joins with parameters of their own and float graph outputs are worth 6 dB here.
     Case("squeezenet1.1", integer=26, max_float=0, sqnr_db=31, metric="top1", max_drop=0.02),
     Case("mobilenetv2", integer=52, max_float=1, sqnr_db=14, metric="top1", max_drop=0.015, threads=True),
-    # One float contraction is allowed: a stem of 1 or 3 channels may be faster in float.
-    Case("resnet20-cifar10", integer=19, max_float=1, sqnr_db=25, metric="top1", max_drop=0.01, threads=True),
-    Case("mlptiny-ic", integer=9, max_float=1, sqnr_db=18, metric="top1", max_drop=0.01),
-    Case("mnist-8", integer=2, max_float=1, sqnr_db=30, metric="top1", max_drop=0.01),
-    Case("kws-dscnn", integer=9, max_float=1, sqnr_db=24, metric="top1", max_drop=0.01),
+    # A stem of 1 or 3 channels and a last Gemm of few columns are faster in float: every other one is integer.
+    Case("resnet20-cifar10", integer=18, max_float=2, max_float_conv=1, sqnr_db=25, metric="top1", max_drop=0.01, threads=True),
+    Case("mlptiny-ic", integer=8, max_float=2, max_float_conv=1, sqnr_db=18, metric="top1", max_drop=0.01),
+    Case("mnist-8", integer=1, max_float=2, max_float_conv=1, sqnr_db=30, metric="top1", max_drop=0.01),
+    Case("kws-dscnn", integer=8, max_float=2, max_float_conv=1, sqnr_db=24, metric="top1", max_drop=0.01),
     smoke("yolox-nano"),
     smoke("fastestdet"),
     smoke("ultraface-rfb320"),

@@ -3,12 +3,13 @@
 The units are those of `targets/src/cpu_vnni/costs.rs`, and the rules by which a kernel is chosen mirror that file:
 
 macs      multiply-accumulates, with channels padded to what the kernel computes; elements of the windows of pools
-fetches   positions of the window over all pixels of a convolution (each costs a pointer or a copy), weights of a
-          Gemm, rows of a Softmax
+fetches   what is set up beside: positions of the window over all pixels of an integer convolution or a pool (each costs
+          a pointer or a copy), rows of pixels with a float k x k convolution, weights of a Gemm, rows of a Softmax
 elements  elements of the result, with channels padded to what the kernel computes (of the operand of a mean)
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 from kernel_models import Chain, Subject, repeat
 
@@ -35,29 +36,33 @@ def _padded(n: int, to: int) -> int:
     return -(-n // to) * to
 
 
-def _conv_work(inputs: int, outputs: int, kernel: int, group: int, pixels: int) -> tuple[Work, Work]:
-    """Rows and units of an integer and a float convolution."""
+def _conv_work(inputs: int, outputs: int, kernel: int, group: int, side: int) -> tuple[Work, Work]:
+    """Rows and units of an integer and a float convolution with a square result."""
+    pixels = side * side
     a, b, window = inputs // group, outputs // group, kernel * kernel
     wide = group * _padded(b, 16)
     fetches, elements = window * pixels * group, wide * pixels
     if group > 1 and a == 1 and b == 1:
         row = "DEPTHWISE_DIRECT_U8" if outputs % 16 == 0 else "DEPTHWISE_U8"
         wide = _padded(outputs, 16)
-        work = [window * wide * pixels, window * pixels, wide * pixels]
-        return (row, work), ("DEPTHWISE_F32", work)
+        macs, elements = window * wide * pixels, wide * pixels
+        lines = kernel * side * wide // 16
+        return (row, [macs, window * pixels, elements]), ("DEPTHWISE_F32", [macs, lines, elements])
     work = [_padded(a, 4) * window * elements, fetches, elements]
     if group > 1:
         return ("GROUPED_U8", work), ("GROUPED_F32", work)
     direct = a % 4 == 0 and outputs >= 16 and outputs % 4 == 0
     row = "STEM_F32" if a < 16 and kernel > 1 else "POINTWISE_F32" if kernel == 1 else "CONV_F32"
-    return ("CONV_DIRECT_U8" if direct else "CONV_UNROLLED_U8", work), (row, [a * window * elements, fetches, elements])
+    setup = pixels if kernel == 1 else kernel * side * wide // 16
+    return ("CONV_DIRECT_U8" if direct else "CONV_UNROLLED_U8", work), (row, [a * window * elements, setup, elements])
 
 
 def _dense() -> Iterator[Subject]:
     for kernel, sides in ((1, (7, 10, 14, 20, 28, 56, 112)), (3, (7, 14, 28, 56))):
         for side in sides:
             for a, b in ((4, 8), (8, 8), (8, 16), (16, 16), (16, 64), (24, 24), (24, 96), (32, 32), (32, 16), (36, 36),
-                         (48, 48), (64, 64), (96, 24), (96, 96), (128, 128), (256, 64), (256, 256), (512, 128)):
+                         (48, 48), (64, 64), (96, 24), (96, 96), (128, 128), (256, 64), (256, 256), (512, 128),
+                         (64, 8), (128, 12), (96, 18)):
                 if a * b * kernel * kernel * side * side > MOST_MACS or (side == 112 and max(a, b) > 64):
                     continue
 
@@ -66,7 +71,7 @@ def _dense() -> Iterator[Subject]:
                         chain.conv(a)
                     chain.conv(b, kernel, tested=True)
 
-                yield Subject([1, a, side, side], repeat(CHAIN, step), *_conv_work(a, b, kernel, 1, side * side))
+                yield Subject([1, a, side, side], repeat(CHAIN, step), *_conv_work(a, b, kernel, 1, side))
 
 
 def _stems() -> Iterator[Subject]:
@@ -74,15 +79,27 @@ def _stems() -> Iterator[Subject]:
         for side in (32, 112, 224, 320):
             for outputs in (8, 16, 24, 32):
                 for stride in (1, 2):
-                    if side > 112 and stride == 1:
+                    if side > 224 and stride == 1:
                         continue
 
                     def build(chain: Chain, outputs=outputs, stride=stride) -> None:
                         chain.conv(outputs, 3, stride, tested=True)
                         chain.conv(16)
 
-                    pixels = (side // stride) ** 2
-                    yield Subject([1, inputs, side, side], build, *_conv_work(inputs, outputs, 3, 1, pixels))
+                    shape = [1, inputs, side, side]
+                    yield Subject(shape, build, *_conv_work(inputs, outputs, 3, 1, side // stride))
+                    if outputs < 16:
+                        continue
+
+                    def padded(chain: Chain, pad: bool, outputs=outputs, stride=stride) -> None:
+                        chain.pad_channels(4 - chain.shape[1], tested=pad)
+                        chain.conv(outputs, 3, stride, tested=not pad)
+                        chain.conv(16)
+
+                    integer, _ = _conv_work(4, outputs, 3, 1, side // stride)
+                    yield Subject(shape, partial(padded, pad=False), integer, None)
+                    if stride == 1 and outputs == 16:
+                        yield Subject(shape, partial(padded, pad=True), ("PAD_U8", [0, 0, 4 * side * side]), None)
 
 
 def _depthwise() -> Iterator[Subject]:
@@ -95,7 +112,7 @@ def _depthwise() -> Iterator[Subject]:
                 def step(chain: Chain, channels=channels, kernel=kernel) -> None:
                     chain.conv(channels, kernel, group=channels, tested=True)
 
-                work = _conv_work(channels, channels, kernel, channels, side * side)
+                work = _conv_work(channels, channels, kernel, channels, side)
                 yield Subject([1, channels, side, side], repeat(CHAIN, step), *work)
 
 
@@ -106,13 +123,14 @@ def _grouped() -> Iterator[Subject]:
             def step(chain: Chain, group=group, channels=channels) -> None:
                 chain.conv(channels, 3, group=group, tested=True)
 
-            work = _conv_work(channels, channels, 3, group, side * side)
+            work = _conv_work(channels, channels, 3, group, side)
             yield Subject([1, channels, side, side], repeat(CHAIN, step), *work)
 
 
 def _matrices() -> Iterator[Subject]:
     for rows in (1, 4, 16, 128):
-        for inner, columns in ((32, 32), (64, 64), (128, 128), (256, 256), (512, 512), (768, 768), (512, 16), (16, 512)):
+        for inner, columns in ((32, 32), (64, 64), (128, 128), (256, 256), (512, 512), (768, 768), (512, 16),
+                               (16, 512)):
 
             def step(chain: Chain, inner=inner, columns=columns) -> None:
                 if inner != columns:
@@ -177,8 +195,8 @@ def _pool(chain: Chain) -> str:
 def _pools() -> Iterator[Subject]:
     for channels in (16, 24, 56, 64, 128):
         for side in (8, 14, 28, 56):
-            for op_type, kernel, stride in (("MaxPool", 2, 2), ("MaxPool", 3, 2), ("MaxPool", 5, 1), ("AveragePool", 2, 2),
-                                            ("AveragePool", 3, 1)):
+            for op_type, kernel, stride in (("MaxPool", 2, 2), ("MaxPool", 3, 2), ("MaxPool", 5, 1),
+                                            ("AveragePool", 2, 2), ("AveragePool", 3, 1)):
 
                 def build(chain: Chain, op_type=op_type, kernel=kernel, stride=stride) -> None:
                     chain.conv(chain.shape[1])
@@ -188,9 +206,9 @@ def _pools() -> Iterator[Subject]:
                     chain.conv(chain.shape[1])
 
                 pad = (kernel - 1) // 2
-                elements = channels * ((side + 2 * pad - kernel) // stride + 1) ** 2
+                pixels = ((side + 2 * pad - kernel) // stride + 1) ** 2
                 row = "MAX_POOL" if op_type == "MaxPool" else "AVERAGE_POOL"
-                work = [elements * kernel * kernel, 0, elements]
+                work = [units * pixels for units in (channels * kernel * kernel, kernel * kernel, channels)]
                 blocked = "" if channels % 16 == 0 else "_PLAIN"
                 yield Subject([1, channels, side, side], build, (f"{row}_U8", work), (f"{row}{blocked}_F32", work))
 

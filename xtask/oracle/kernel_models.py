@@ -52,6 +52,17 @@ class Chain:
         side = (self.shape[2] - 1) // stride + 1
         self.shape = [1, outputs, side, side]
 
+    def pad_channels(self, channels: int, tested: bool = False) -> None:
+        """Appends channels of zeros to the quantized form of the value made last."""
+        quantized, scale, zero = self.nodes[-1].input
+        name = f"{'t' if tested else 'c'}{self.count}"
+        self.count += 1
+        pads = self.ints([0, 0, 0, 0, 0, channels, 0, 0])
+        self.nodes.append(helper.make_node("Pad", [quantized, pads, zero], [name], name=name))
+        self.last = f"{name}_dq"
+        self.nodes.append(helper.make_node("DequantizeLinear", [name, scale, zero], [self.last], name=self.last))
+        self.shape[1] += channels
+
     def gemm(self, outputs: int, tested: bool = False) -> None:
         """A Gemm with bias on a matrix."""
         inputs = self.shape[-1]
@@ -71,14 +82,6 @@ class Chain:
         """Goes over to integers, or back to float."""
         self.last = self._border(self.last) if integers else self.last
         self.quantized = integers
-
-    def constant_like(self, shape: list[int]) -> str:
-        """A constant operand of this shape."""
-        values = self._random.random(shape, dtype=np.float32)
-        if not self.quantized:
-            return self._constant(values)
-        levels = (values * 255).astype(np.uint8)
-        return self._dequantized(self._constant(levels), np.float32(1 / 255), np.uint8(0))
 
     def ints(self, values: list[int]) -> str:
         """A constant list of integers."""

@@ -5,8 +5,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
 
 mod args;
+mod bench_calibration;
 mod bench_graph;
+mod bench_io;
 mod build;
+mod files;
+mod kernel_costs;
 mod oracle;
 mod venv;
 
@@ -20,8 +24,20 @@ const USAGE: &str = "usage: cargo xtask TASK
         --only    one case of xtask/oracle/cases.py
         --zoo     folder of zoo models (default: ../shared/zoo; skipped if it is not there)
         --squint  binary under test (default: build one in the dev profile)
+  files [--zoo DIR] [--squint BINARY]
+        read and write every model of the zoo and of the onnx package, and compare with onnx
+  shapes [--zoo DIR] [--squint BINARY]
+        compare shape inference with onnx's on its node cases; rewrites docs/shape-inference.md
+  bench-calibration [--zoo DIR] [--squint BINARY]
+        time and peak memory of `squint calibrate` on zoo models, for 64 and 640 samples (default: release profile)
   bench-graph [--squint BINARY]
         time graph rewriting on chains of 800 and 8000 Conv+Relu pairs (default: build in the release profile)
+  bench-io [--squint BINARY] [--folder DIR]
+        time reading, verifying and writing of models of 1 and 4 GB, and their memory (same default)
+        --folder  where the models lie, 10 GB (default: target/oracle/bench-io)
+  kernel-costs [--print]
+        time the kernels of ONNX Runtime and write the cost table of target cpu-vnni
+        --print   print the table instead
 
 The oracle's Python packages go to target/oracle/venv; PYTHON names the interpreter that makes it (default: python3).";
 
@@ -31,7 +47,12 @@ fn main() -> ExitCode {
     let rest = arguments.collect();
     let done = match task.as_str() {
         "oracle" => oracle::run(rest),
+        "files" => files::run(rest),
+        "shapes" => files::shapes(rest),
+        "bench-calibration" => bench_calibration::run(rest),
         "bench-graph" => bench_graph::run(rest),
+        "bench-io" => bench_io::run(rest),
+        "kernel-costs" => kernel_costs::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

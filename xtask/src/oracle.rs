@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Where the zoo lies beside the repository, on machines that have it.
-const ZOO: &str = "../shared/zoo";
+pub(crate) const ZOO: &str = "../shared/zoo";
 
 /// Runs the checks; whether all passed. An error if they could not be started.
 pub(crate) fn run(arguments: Vec<String>) -> Result<bool> {

@@ -78,11 +78,8 @@ impl Parser<'_, '_> {
                     p.bump()?;
                     Dim::Unknown
                 }
-                Kind::Int => {
-                    let at = p.token.at;
-                    let n = u64::try_from(p.int()?);
-                    Dim::Known(n.map_err(|_| p.error_at(at, "a dimension cannot be negative"))?)
-                }
+                // Some tools write -1 for a length that is unknown, and upstream prints it as it is.
+                Kind::Int => u64::try_from(p.int()?).map_or(Dim::Unknown, Dim::Known),
                 _ => Dim::Symbol(p.name()?.text),
             });
             Ok(())

@@ -284,3 +284,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_negative_length_is_an_unknown_one() {
+    let read = |dim: &str| {
+        parse(&format!("<ir_version: 8, opset_import: [\"\": 17]> g (float[{dim},3] x) => (x) {{}}"))
+    };
+    assert!(equal(&read("-1").unwrap(), &read("?").unwrap()));
+}

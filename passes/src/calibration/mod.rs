@@ -15,11 +15,13 @@
 //! | `histogram.rs` | the view that the solvers work on: quantiles, folding onto magnitudes |
 //! | `range.rs` | [`Method`], [`Range`], [`solve`] and the cases that need no method |
 //! | `percentile.rs` `entropy.rs` `mse.rs` `auto.rs` | one method each |
+//! | `constraints.rs` | scales that are powers of two, least ranges |
 //! | `weights.rs` | ranges of weights, per channel |
 
 mod auto;
 mod binning;
 mod codec;
+mod constraints;
 mod entropy;
 mod exact_sum;
 mod histogram;
@@ -30,6 +32,7 @@ mod sketch;
 pub mod weights;
 
 pub use codec::DecodeError;
+pub use constraints::Constraints;
 pub use mse::QuantError;
 pub use range::{Method, ParseMethodError, Range, RangeNote, quantization_error, solve};
 pub use sketch::{MAX_BINS, Sketch, SketchParts};

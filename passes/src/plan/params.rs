@@ -84,7 +84,7 @@ impl Planner<'_, '_> {
                 && let Some(t) = o.konst()
             {
                 let (lo, hi) = t.f32s().iter().fold((0f32, 0f32), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
-                self.set(o.value, format, format.grid.params(lo, hi), false, "constant".into());
+                self.set(o.value, format, self.params(format, lo, hi), false, "constant".into());
             }
         }
         for v in &unit.makes {
@@ -93,7 +93,7 @@ impl Planner<'_, '_> {
             }
             let (params, why) = match params {
                 Params::Own => self.solve(*v, format),
-                Params::Fixed { lo, hi } => (format.grid.params(lo, hi), "fixed".into()),
+                Params::Fixed { lo, hi } => (self.params(format, lo, hi), "fixed".into()),
                 Params::SameAsInput => {
                     let source = unit.reads.first().and_then(|r| Some((r, self.plan.values.get(*r)?)));
                     match source {
@@ -119,16 +119,24 @@ impl Planner<'_, '_> {
         }
     }
 
+    fn params(&self, format: Format, lo: f32, hi: f32) -> QuantParams {
+        self.cx.config.constraints.params(format.grid, lo, hi)
+    }
+
     fn solve(&self, v: ValueId, format: Format) -> (QuantParams, String) {
         let method = self.choice.method;
         match self.choice.ranges.get(v) {
-            Some(r) => (format.grid.params(r.lo, r.hi), format!("{method} {:.4}..{:.4}", r.lo, r.hi)),
+            Some(r) => {
+                let (lo, hi) = self.cx.config.constraints.widen(r.lo, r.hi);
+                (self.params(format, lo, hi), format!("{method} {lo:.4}..{hi:.4}"))
+            }
             None => (format.grid.params(0.0, 0.0), "not observed".into()),
         }
     }
 
     fn set(&mut self, v: ValueId, format: Format, params: QuantParams, made_by_integer: bool, why: String) {
-        let plan = ValuePlan { dtype: format.dtype, params, made_by_integer, why };
+        let note = self.choice.ranges.get(v).and_then(|r| r.note);
+        let plan = ValuePlan { dtype: format.dtype, params, made_by_integer, why, note };
         self.plan.values.insert(v, plan);
     }
 
@@ -151,15 +159,20 @@ impl Planner<'_, '_> {
             None => ChannelLayout { outer: 1, channels: 1, inner: t.len() },
         };
         let mut params = channel_params(&data, layout, self.cx.config.weight_method, format.grid.qmax)?;
-        let mut bias_scales = Vec::new();
-        if let Some(b) = bias.and_then(Operand::konst) {
-            let b = b.f32s();
-            for (i, b) in b.iter().enumerate() {
+        let bias = bias.and_then(Operand::konst);
+        if let Some(b) = bias {
+            for (i, b) in b.f32s().iter().enumerate() {
                 let p = if params.len() == 1 { &mut params[0] } else { params.get_mut(i)? };
                 p.scale = weight_scale_for_bias(p.scale, input_scale, *b);
             }
-            bias_scales = params.iter().map(|p| bias_scale(input_scale, p.scale)).collect();
         }
+        for p in &mut params {
+            p.scale = self.cx.config.constraints.scale(p.scale);
+        }
+        let bias_scales = match bias {
+            Some(_) => params.iter().map(|p| bias_scale(input_scale, p.scale)).collect(),
+            None => Vec::new(),
+        };
         Some(WeightPlan { slot, dtype: format.dtype, axis, params, bias_scales })
     }
 }

@@ -5,8 +5,8 @@
 //!
 //! - Float convolutions keep their data in blocks of 16 channels (`nchwc_transformer.cc`), integer ones in NHWC
 //!   (`nhwc_transformer.cc`); going from one to the other costs two changes of layout beside the conversion.
-//! - Float convolutions swallow a clamp and an Add behind them (`conv_activation_fusion.cc`,
-//!   `conv_add_act_fusion.cc`), and `x · Sigmoid(x)` is one float kernel (`quick_gelu_fusion.cc`) unless `x` comes
+//! - Float convolutions swallow a Relu and an Add behind them (`conv_activation_fusion.cc`,
+//!   `conv_add_act_fusion.cc`; a Clip too, but it costs what it costs alone), and `x · Sigmoid(x)` is one float kernel (`quick_gelu_fusion.cc`) unless `x` comes
 //!   from a DequantizeLinear, which is copied for each reader.
 //! - Integer convolutions have a direct kernel (`convsym.cpp`) for 4 k input and at least 16 output channels, and for
 //!   16 k depthwise channels; all others copy every window first. So an image of 3 channels is padded to 4.
@@ -76,7 +76,7 @@ pub(super) fn operator(site: &Site<'_>) -> Costs {
         Class::Join => pair(t::CONCAT_U8, t::CONCAT_F32, out),
         Class::MaxPool | Class::AveragePool => pool(site, inp, out),
         Class::Binary => binary(site, out),
-        Class::Clamp if behind_convolution(site, 0) => Costs { integer: 0, float: 0 },
+        Class::Clamp if site.op.op_type == "Relu" && behind_convolution(site, 0) => EQUAL,
         Class::Clamp => Costs { integer: 0, float: t::CLAMP_F32.each(out) },
         Class::Bounded if site.op.op_type == "Softmax" => {
             let columns =
@@ -120,6 +120,12 @@ pub(super) fn dequantize(value: &Operand, reader: Option<&Site<'_>>) -> u64 {
     if let Some(reader) = reader {
         if in_blocks(reader) && is_picture(value) {
             cost += t::BLOCK.each(n);
+        }
+        let slot =
+            (0u32..2).find(|slot| reader.operand(*slot as usize).is_some_and(|o| o.value == value.value));
+        if reader.op.op_type == "Add" && slot.is_some_and(|slot| behind_convolution(reader, slot)) {
+            // The convolution is not in float: the Add does not disappear into it.
+            cost += t::ADD_F32.each(n);
         }
         if gates_its_input(reader) {
             // Behind a DequantizeLinear the two operators are not fused.
@@ -274,4 +280,101 @@ fn binary(site: &Site<'_>, out: u64) -> Costs {
         _ => (t::MUL_U8, t::MUL_F32.each(out)),
     };
     Costs { integer: integer.each(out), float }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use squint_ir::{Graph, OpId, OpSpec, Tensor, ValueId};
+    use squint_ops::Fact;
+
+    /// A graph under construction whose values all have known dimensions.
+    #[derive(Default)]
+    struct Bench {
+        graph: Graph,
+        dims: Vec<(ValueId, Vec<usize>)>,
+    }
+
+    impl Bench {
+        fn value(&mut self, dims: &[usize]) -> ValueId {
+            let v = self.graph.add_value(&format!("v{}", self.dims.len()), None);
+            self.dims.push((v, dims.to_vec()));
+            v
+        }
+
+        fn weight(&mut self, dims: &[usize]) -> ValueId {
+            let zeros = Tensor::from_f32(dims, &vec![0.0; dims.iter().product()]);
+            let v = self.graph.add_const(&format!("w{}", self.dims.len()), zeros);
+            self.dims.push((v, dims.to_vec()));
+            v
+        }
+
+        fn op(&mut self, op_type: &str, operands: &[ValueId], dims: &[usize]) -> (OpId, ValueId) {
+            let result = self.value(dims);
+            let spec = OpSpec::new(op_type).operands(operands.iter().copied()).results([result]);
+            (self.graph.add_op(spec), result)
+        }
+
+        fn site(&self, op: OpId) -> Site<'_> {
+            let operand = |value| {
+                let dims = self.dims.iter().find(|(v, _)| *v == value).map(|(_, d)| d.clone());
+                let fact = Fact { konst: self.graph.konst(value).cloned(), ..Fact::default() };
+                Operand { value, fact, dims }
+            };
+            Site::new(&self.graph, op, 13, operand).expect("invariant: the operator has a row")
+        }
+
+        fn conv(&mut self, weight: &[usize], side: usize) -> OpId {
+            let x = self.value(&[1, weight[1], side, side]);
+            let w = self.weight(weight);
+            self.op("Conv", &[x, w], &[1, weight[0], side, side]).0
+        }
+    }
+
+    #[test]
+    fn dense_convolutions_pay_in_integers_and_thin_depthwise_ones_do_not() {
+        let mut b = Bench::default();
+        let dense = b.conv(&[128, 128, 3, 3], 28);
+        let costs = operator(&b.site(dense));
+        assert!(costs.integer * 3 < costs.float, "{costs:?}");
+        let x = b.value(&[1, 24, 44, 44]);
+        let w = b.weight(&[24, 1, 3, 3]);
+        let y = b.value(&[1, 24, 44, 44]);
+        let depthwise = b.graph.add_op(OpSpec::new("Conv").attr("group", 24).operands([x, w]).results([y]));
+        let costs = operator(&b.site(depthwise));
+        assert!(costs.integer > costs.float, "{costs:?}");
+    }
+
+    #[test]
+    fn images_are_padded_to_four_channels_for_the_direct_kernel() {
+        let mut b = Bench::default();
+        let conv = b.conv(&[32, 3, 3, 3], 112);
+        let op = b.graph.op(conv);
+        assert_eq!(input_channels(op, &[32, 3, 3, 3]), Some(4));
+        assert_eq!(input_channels(op, &[32, 4, 3, 3]), None);
+        assert_eq!(input_channels(op, &[8, 3, 3, 3]), None, "too few outputs");
+    }
+
+    #[test]
+    fn silu_is_one_float_kernel_unless_its_operand_comes_from_integers() {
+        let mut b = Bench::default();
+        let dims = [1, 64, 28, 28];
+        let x = b.value(&dims);
+        let (sigmoid, gate) = b.op("Sigmoid", &[x], &dims);
+        let (mul, _) = b.op("Mul", &[x, gate], &dims);
+        let both = operator(&b.site(sigmoid)).float + operator(&b.site(mul)).float;
+        assert!(both < t::SIGMOID_F32.each(64 * 28 * 28));
+        let value = b.site(sigmoid).operands[0].clone().expect("invariant: it reads x");
+        assert!(dequantize(&value, Some(&b.site(sigmoid))) > dequantize(&value, None) + t::BLOCK.each(1));
+    }
+
+    #[test]
+    fn an_add_behind_a_float_convolution_is_free() {
+        let mut b = Bench::default();
+        let conv = b.conv(&[16, 16, 1, 1], 14);
+        let y = b.graph.results(conv)[0].expect("invariant: it has a result");
+        let x = b.value(&[1, 16, 14, 14]);
+        let (add, _) = b.op("Add", &[x, y], &[1, 16, 14, 14]);
+        assert_eq!(operator(&b.site(add)).float, 0);
+    }
 }

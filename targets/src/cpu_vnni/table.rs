@@ -10,92 +10,93 @@ const fn kernel(call: f64, mac: f64, fetch: f64, element: f64) -> Kernel {
     Kernel { call, mac, fetch, element }
 }
 
-// 15 samples, error 8% (27%)
-pub(super) const ADD_F32: Kernel = kernel(217.0, 0.0, 0.0, 0.0814);
-// 15 samples, error 3% (26%)
-pub(super) const ADD_U8: Kernel = kernel(101.0, 0.0, 0.0, 0.104);
-// 24 samples, error 10% (26%)
-pub(super) const AVERAGE_POOL_F32: Kernel = kernel(143.0, 0.0, 0.0, 0.113);
-// 16 samples, error 18% (36%)
-pub(super) const AVERAGE_POOL_PLAIN_F32: Kernel = kernel(1580.0, 0.0, 0.0, 0.662);
-// 40 samples, error 2% (8%)
-pub(super) const AVERAGE_POOL_U8: Kernel = kernel(321.0, 0.132, 0.544, 3.0);
-// 20 samples, error 10% (23%)
-pub(super) const BLOCK: Kernel = kernel(56.0, 0.0, 0.0, 0.0724);
-// 15 samples, error 7% (43%)
-pub(super) const CLAMP_F32: Kernel = kernel(96.0, 0.0, 0.0, 0.0592);
-// 16 samples, error 17% (35%)
-pub(super) const CONCAT_F32: Kernel = kernel(0.0, 0.0, 0.0, 0.05);
-// 16 samples, error 4% (10%)
-pub(super) const CONCAT_U8: Kernel = kernel(353.0, 0.0, 0.0, 0.18);
-// 151 samples, error 6% (18%)
-pub(super) const CONV_DIRECT_U8: Kernel = kernel(495.0, 0.00203, 0.847, 0.0311);
-// 56 samples, error 16% (23%)
-pub(super) const CONV_F32: Kernel = kernel(1390.0, 0.00866, 0.0, 0.0);
-// 101 samples, error 7% (26%)
-pub(super) const CONV_UNROLLED_U8: Kernel = kernel(997.0, 0.00284, 1.29, 0.145);
+// 15 samples, error 11% (31%)
+pub(super) const ADD_F32: Kernel = kernel(263.0, 0.0, 0.0, 0.0949);
+// 15 samples, error 6% (28%)
+pub(super) const ADD_U8: Kernel = kernel(255.0, 0.0, 0.0, 0.125);
+// 24 samples, error 14% (26%)
+pub(super) const AVERAGE_POOL_F32: Kernel = kernel(170.0, 0.0, 0.0, 0.127);
+// 16 samples, error 18% (34%)
+pub(super) const AVERAGE_POOL_PLAIN_F32: Kernel = kernel(1910.0, 0.0, 0.0, 0.551);
+// 40 samples, error 3% (23%)
+pub(super) const AVERAGE_POOL_U8: Kernel = kernel(781.0, 0.15, 0.578, 3.11);
+// 20 samples, error 11% (55%)
+pub(super) const BLOCK: Kernel = kernel(180.0, 0.0, 0.0, 0.0796);
+// 15 samples, error 17% (53%)
+pub(super) const CLAMP_F32: Kernel = kernel(247.0, 0.0, 0.0, 0.0618);
+// 16 samples, error 9% (36%)
+pub(super) const CONCAT_F32: Kernel = kernel(42.0, 0.0, 0.0, 0.0487);
+// 16 samples, error 5% (11%)
+pub(super) const CONCAT_U8: Kernel = kernel(437.0, 0.0, 0.0, 0.195);
+// 193 samples, error 6% (15%)
+pub(super) const CONV_DIRECT_U8: Kernel = kernel(608.0, 0.00212, 0.799, 0.0268);
+// 56 samples, error 15% (24%)
+pub(super) const CONV_F32: Kernel = kernel(1240.0, 0.00929, 0.0, 0.0);
+// 109 samples, error 6% (24%)
+pub(super) const CONV_UNROLLED_U8: Kernel = kernel(941.0, 0.00303, 1.39, 0.15);
 // 104 samples, error 2% (10%)
-pub(super) const DEPTHWISE_DIRECT_U8: Kernel = kernel(786.0, 0.0114, 0.544, 0.0592);
-// 146 samples, error 7% (23%)
-pub(super) const DEPTHWISE_F32: Kernel = kernel(0.0, 0.00733, 7.18, 0.0502);
-// 42 samples, error 5% (24%)
-pub(super) const DEPTHWISE_U8: Kernel = kernel(805.0, 0.0728, 0.0, 0.171);
-// 20 samples, error 4% (21%)
-pub(super) const DEQUANTIZE: Kernel = kernel(0.0, 0.0, 0.0, 0.0842);
-// 32 samples, error 10% (42%)
-pub(super) const GEMM_F32: Kernel = kernel(64.0, 0.00806, 0.0167, 0.0539);
-// 32 samples, error 6% (31%)
-pub(super) const GEMM_U8: Kernel = kernel(615.0, 0.00198, 0.0133, 0.241);
-// 12 samples, error 4% (23%)
-pub(super) const GROUPED_F32: Kernel = kernel(0.0, 0.00662, 0.0, 0.739);
-// 12 samples, error 2% (3%)
-pub(super) const GROUPED_U8: Kernel = kernel(1650.0, 0.00252, 3.13, 0.0);
-// 15 samples, error 2% (30%)
-pub(super) const LEAKY_RELU_F32: Kernel = kernel(216.0, 0.0, 0.0, 0.177);
-// 30 samples, error 1% (27%)
-pub(super) const LOOKUP_U8: Kernel = kernel(79.0, 0.0, 0.0, 0.237);
-// 36 samples, error 14% (31%)
-pub(super) const MAX_POOL_F32: Kernel = kernel(113.0, 0.00718, 0.0, 0.103);
-// 24 samples, error 12% (30%)
-pub(super) const MAX_POOL_PLAIN_F32: Kernel = kernel(510.0, 0.0, 0.0, 0.705);
-// 60 samples, error 12% (23%)
-pub(super) const MAX_POOL_U8: Kernel = kernel(169.0, 0.00607, 0.7, 0.0463);
-// 20 samples, error 18% (58%)
-pub(super) const MEAN_F32: Kernel = kernel(250.0, 0.0, 0.0, 0.031);
-// 20 samples, error 8% (31%)
-pub(super) const MEAN_U8: Kernel = kernel(13.0, 0.0, 0.0, 0.0248);
-// 16 samples, error 14% (31%)
-pub(super) const MOVE_F32: Kernel = kernel(0.0, 0.0, 0.0, 0.125);
-// 16 samples, error 7% (19%)
-pub(super) const MOVE_U8: Kernel = kernel(66.0, 0.0, 0.0, 0.0648);
-// 15 samples, error 7% (28%)
-pub(super) const MUL_F32: Kernel = kernel(223.0, 0.0, 0.0, 0.0817);
-// 15 samples, error 3% (10%)
-pub(super) const MUL_U8: Kernel = kernel(145.0, 0.0, 0.0, 0.189);
-// 136 samples, error 9% (36%)
-pub(super) const POINTWISE_F32: Kernel = kernel(273.0, 0.00793, 1.54, 0.0);
-// 20 samples, error 8% (24%)
-pub(super) const QUANTIZE: Kernel = kernel(25.0, 0.0, 0.0, 0.052);
-// 16 samples, error 17% (46%)
-pub(super) const RESIZE_F32: Kernel = kernel(61.0, 0.0, 0.0, 0.0519);
-// 16 samples, error 2% (6%)
-pub(super) const RESIZE_U8: Kernel = kernel(459.0, 0.0, 0.0, 0.591);
-// 15 samples, error 3% (24%)
-pub(super) const SCALE_F32: Kernel = kernel(272.0, 0.0, 0.0, 0.0794);
-// 15 samples, error 6% (47%)
-pub(super) const SCALE_U8: Kernel = kernel(98.0, 0.0, 0.0, 0.166);
-// 15 samples, error 3% (32%)
-pub(super) const SIGMOID_F32: Kernel = kernel(77.0, 0.0, 0.0, 0.215);
-// 15 samples, error 15% (26%)
-pub(super) const SILU_F32: Kernel = kernel(135.0, 0.0, 0.0, 0.127);
-// 15 samples, error 10% (14%)
-pub(super) const SOFTMAX_F32: Kernel = kernel(0.0, 0.0, 16.4, 0.179);
-// 15 samples, error 3% (14%)
-pub(super) const SOFTMAX_U8: Kernel = kernel(0.0, 0.0, 0.0, 2.09);
-// 60 samples, error 12% (23%)
-pub(super) const STEM_F32: Kernel = kernel(824.0, 0.00938, 0.0, 0.0);
-// 20 samples, error 21% (43%)
-pub(super) const TO_NHWC: Kernel = kernel(160.0, 0.0, 0.0, 0.0338);
-// 20 samples, error 14% (35%)
-pub(super) const UNBLOCK: Kernel = kernel(24.0, 0.0, 0.0, 0.0654);
-pub(super) const PAD_U8: Kernel = kernel(500.0, 0.0, 0.0, 0.025);
+pub(super) const DEPTHWISE_DIRECT_U8: Kernel = kernel(1050.0, 0.0127, 0.574, 0.056);
+// 146 samples, error 5% (27%)
+pub(super) const DEPTHWISE_F32: Kernel = kernel(0.0, 0.00791, 8.58, 0.0508);
+// 42 samples, error 7% (22%)
+pub(super) const DEPTHWISE_U8: Kernel = kernel(1100.0, 0.0778, 0.0, 0.169);
+// 20 samples, error 6% (16%)
+pub(super) const DEQUANTIZE: Kernel = kernel(60.0, 0.0, 0.0, 0.0924);
+// 32 samples, error 12% (49%)
+pub(super) const GEMM_F32: Kernel = kernel(117.0, 0.00825, 0.0176, 0.047);
+// 32 samples, error 5% (34%)
+pub(super) const GEMM_U8: Kernel = kernel(643.0, 0.00201, 0.0141, 0.249);
+// 12 samples, error 4% (21%)
+pub(super) const GROUPED_F32: Kernel = kernel(267.0, 0.00686, 0.0, 0.827);
+// 12 samples, error 2% (7%)
+pub(super) const GROUPED_U8: Kernel = kernel(2440.0, 0.00265, 3.04, 0.0);
+// 15 samples, error 6% (32%)
+pub(super) const LEAKY_RELU_F32: Kernel = kernel(302.0, 0.0, 0.0, 0.18);
+// 30 samples, error 4% (14%)
+pub(super) const LOOKUP_U8: Kernel = kernel(78.0, 0.0, 0.0, 0.262);
+// 36 samples, error 13% (30%)
+pub(super) const MAX_POOL_F32: Kernel = kernel(162.0, 0.00784, 0.0, 0.112);
+// 24 samples, error 9% (21%)
+pub(super) const MAX_POOL_PLAIN_F32: Kernel = kernel(995.0, 0.0, 0.0, 0.691);
+// 60 samples, error 9% (29%)
+pub(super) const MAX_POOL_U8: Kernel = kernel(241.0, 0.00598, 0.714, 0.0703);
+// 20 samples, error 12% (56%)
+pub(super) const MEAN_F32: Kernel = kernel(277.0, 0.0, 0.0, 0.0403);
+// 20 samples, error 13% (32%)
+pub(super) const MEAN_U8: Kernel = kernel(68.0, 0.0, 0.0, 0.0276);
+// 16 samples, error 15% (32%)
+pub(super) const MOVE_F32: Kernel = kernel(30.0, 0.0, 0.0, 0.127);
+// 16 samples, error 6% (15%)
+pub(super) const MOVE_U8: Kernel = kernel(141.0, 0.0, 0.0, 0.0671);
+// 15 samples, error 16% (39%)
+pub(super) const MUL_F32: Kernel = kernel(274.0, 0.0, 0.0, 0.0858);
+// 15 samples, error 6% (30%)
+pub(super) const MUL_U8: Kernel = kernel(251.0, 0.0, 0.0, 0.204);
+// 6 samples, error 2% (23%)
+pub(super) const PAD_U8: Kernel = kernel(191.0, 0.0, 0.0, 0.0157);
+// 136 samples, error 10% (34%)
+pub(super) const POINTWISE_F32: Kernel = kernel(265.0, 0.00813, 1.63, 0.0);
+// 20 samples, error 14% (26%)
+pub(super) const QUANTIZE: Kernel = kernel(53.0, 0.0, 0.0, 0.0643);
+// 16 samples, error 28% (67%)
+pub(super) const RESIZE_F32: Kernel = kernel(0.0, 0.0, 0.0, 0.057);
+// 16 samples, error 2% (7%)
+pub(super) const RESIZE_U8: Kernel = kernel(458.0, 0.0, 0.0, 0.613);
+// 15 samples, error 6% (25%)
+pub(super) const SCALE_F32: Kernel = kernel(327.0, 0.0, 0.0, 0.0856);
+// 15 samples, error 10% (32%)
+pub(super) const SCALE_U8: Kernel = kernel(350.0, 0.0, 0.0, 0.184);
+// 15 samples, error 5% (22%)
+pub(super) const SIGMOID_F32: Kernel = kernel(389.0, 0.0, 0.0, 0.227);
+// 15 samples, error 10% (32%)
+pub(super) const SILU_F32: Kernel = kernel(340.0, 0.0, 0.0, 0.131);
+// 15 samples, error 7% (18%)
+pub(super) const SOFTMAX_F32: Kernel = kernel(72.0, 0.0, 18.2, 0.185);
+// 15 samples, error 2% (13%)
+pub(super) const SOFTMAX_U8: Kernel = kernel(0.0, 0.0, 0.0, 2.22);
+// 68 samples, error 11% (23%)
+pub(super) const STEM_F32: Kernel = kernel(629.0, 0.0114, 0.0, 0.0);
+// 20 samples, error 19% (56%)
+pub(super) const TO_NHWC: Kernel = kernel(186.0, 0.0, 0.0, 0.0409);
+// 20 samples, error 13% (42%)
+pub(super) const UNBLOCK: Kernel = kernel(135.0, 0.0, 0.0, 0.0714);

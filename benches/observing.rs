@@ -1,0 +1,61 @@
+//! What observing costs: the time of a sample with the observed values sketched, over that of the same sample
+//! merely run, by the same executor.
+//!
+//! `cargo bench -p squint --bench observing -- MODEL.onnx [DATA]`; without arguments, the quick-start model.
+
+use squint::ir::ValueId;
+use squint::ir::execute::{Execute, Session};
+use squint::passes::calibration::Sketch;
+use squint::passes::pipeline::pass_named;
+use squint::{Config, DataOptions, Dataset, Hooks, Sample, Samples, Tract};
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 15;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let given: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart");
+    let model_path = given.first().map_or(quickstart.join("digits.onnx"), PathBuf::from);
+    let data_path = given.get(1).cloned().unwrap_or(quickstart.join("calibration.npz").display().to_string());
+
+    let mut model = squint::load(&model_path)?;
+    let data = Dataset::open(&model, &DataOptions::new([data_path]))?;
+    let config = Config::new("cpu-vnni");
+    squint::optimize(&mut model, &config, &Hooks::default())?;
+    let mut cx = squint::passes::pass::PassCx::new(&config);
+    for pass in ["infer-types", "insert-observers"] {
+        pass_named(pass).ok_or("no such pass")?.run(&mut model, &mut cx)?;
+    }
+    let sample = data.get(0)?;
+    let plain = Tract.prepare(&model, &[])?;
+    let observing = Tract.prepare(&model, &cx.observed)?;
+    let (mut bare, mut sketched) = (Duration::MAX, Duration::MAX);
+    // In turns, so that other load on the machine falls on both.
+    for _ in 0..ROUNDS {
+        bare = bare.min(time(plain.as_ref(), &[], &sample)?);
+        sketched = sketched.min(time(observing.as_ref(), &cx.observed, &sample)?);
+    }
+    let overhead = 100.0 * (sketched.as_secs_f64() / bare.as_secs_f64() - 1.0);
+    writeln!(
+        io::stdout().lock(),
+        "{}: run {:.2} ms, observed at {} values {:.2} ms, {overhead:+.1} % (best of {ROUNDS})",
+        model_path.display(),
+        bare.as_secs_f64() * 1e3,
+        cx.observed.len(),
+        sketched.as_secs_f64() * 1e3,
+    )?;
+    Ok(())
+}
+
+fn time(session: &dyn Session, observed: &[ValueId], sample: &Sample) -> Result<Duration, Box<dyn Error>> {
+    let mut sketches = vec![Sketch::new(); observed.len()];
+    let start = Instant::now();
+    session.run(sample, &mut |slot, _, data| {
+        sketches[slot].observe(data);
+        None
+    })?;
+    Ok(start.elapsed())
+}

@@ -1,0 +1,93 @@
+//! `squint calibrate`.
+
+use super::failure::Failure;
+use super::model_file::{Input, check_output};
+use super::options::{DataFlags, known_target};
+use super::progress::Bar;
+use super::talk::Talk;
+use clap::Args;
+use squint::stats::{self, CalibrateOptions, DataRecord, Shard};
+use squint::{Config, Hooks, Samples, Tract};
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Measure the values of a model on calibration data, and keep the statistics in a file.
+///
+/// `squint quantize --stats` quantizes with them, by any method, without the data. The file is the same, byte
+/// for byte, for any number of threads, and when parts made with `--shard` are merged.
+#[derive(Args)]
+pub(crate) struct Calibrate {
+    #[command(flatten)]
+    model: Input,
+    /// The file to write, by custom `.stats`.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// The runtime that the model will be quantized for: it decides which values are measured.
+    #[arg(long, value_name = "NAME", default_value = "cpu-vnni")]
+    target: String,
+    /// Measure only samples I, I + N, I + 2 N, ... (I from 0 to N - 1). Merge the parts with `squint stats
+    /// merge`.
+    #[arg(long, value_name = "I/N", default_value_t = Shard::WHOLE)]
+    shard: Shard,
+    /// Go on where an interrupted run of the same command stopped. Unfinished work is in OUTPUT.partial.
+    #[arg(long)]
+    resume: bool,
+    /// Save unfinished work every so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    checkpoint: u64,
+    /// Threads that run samples. The result does not depend on it. [default: one per core]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    data: DataFlags,
+}
+
+impl Calibrate {
+    pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
+        check_output(&self.output, &self.model.path)?;
+        let mut config = Config::new(known_target(&self.target)?);
+        config.threads = self.threads.map(NonZeroUsize::get);
+        let mut model = self.model.load_valid(talk)?;
+        let data = self.data.open(&model, talk)?;
+        let partial = partial(&self.output);
+        let options = CalibrateOptions {
+            shard: self.shard,
+            checkpoint: Some(partial.clone()),
+            every: Duration::from_secs(self.checkpoint),
+            resume: self.resume,
+        };
+        let bar = Bar::new(talk);
+        let hooks = Hooks { progress: &bar, ..Hooks::default() };
+        let about = DataRecord {
+            source: self.data.data.join(" "),
+            preprocessing: data.preprocessing(),
+            total: data.len(),
+        };
+        let start = Instant::now();
+        let done = stats::calibrate(&mut model, &Tract, &data, about, &options, &config, &hooks);
+        bar.clear();
+        let recording = done?;
+        stats::write(&recording, &self.output)?;
+        // A checkpoint that is left behind does no harm.
+        let _ = std::fs::remove_file(&partial);
+        talk.say(format_args!(
+            "measured {} values of `{}` on {} of {} samples: `{}`",
+            recording.names.len(),
+            self.model.path.display(),
+            recording.tally.done().len(),
+            data.len(),
+            self.output.display()
+        ));
+        talk.detail(format_args!("  {:.3} s", start.elapsed().as_secs_f64()));
+        Ok(())
+    }
+}
+
+/// Where unfinished work is kept: beside the output, on the same file system.
+fn partial(output: &Path) -> PathBuf {
+    let mut name = OsString::from(output);
+    name.push(".partial");
+    name.into()
+}
