@@ -22,7 +22,7 @@ pub(crate) const NAME: &str = "refine";
 const CANDIDATES: [Method; 3] = [Method::Auto, Method::MinMax, Method::Entropy];
 
 /// Samples that plans are tried on.
-const SAMPLES: usize = 4;
+const SAMPLES: usize = 3;
 
 /// Runs that measuring single values may take: about as many as calibration takes.
 const SINGLE_RUNS: usize = 128;
@@ -95,7 +95,7 @@ fn feeds_back(model: &Model) -> bool {
     g.inputs.len() > 1 && g.outputs.len() > 1 && g.outputs.iter().any(state)
 }
 
-/// A method replaces another only if its error is this much smaller: four samples decide.
+/// A method replaces another only if its error is this much smaller: few samples decide.
 const CLEARLY: f64 = 0.95;
 
 #[derive(Clone, Copy)]

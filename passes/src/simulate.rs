@@ -8,10 +8,9 @@ use crate::calibrate::threads;
 use crate::config::Config;
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
+use multiversion::multiversion;
 use rayon::prelude::*;
-use squint_ir::affine::{
-    QuantParams, dequantize_slice_i8, dequantize_slice_u8, quantize_slice_i8, quantize_slice_u8,
-};
+use squint_ir::affine::QuantParams;
 use squint_ir::execute::{Sample, Samples, Session};
 use squint_ir::{DType, Model, Tensor, ValueId, ValueTable};
 
@@ -147,10 +146,29 @@ impl<'a> Simulator<'a> {
     }
 }
 
+/// Quantizes and dequantizes, as `squint_ir::affine` does, in one pass.
 fn round_to_grid(data: &[f32], dtype: DType, params: QuantParams) -> Vec<f32> {
-    match dtype {
-        DType::Uint8 => dequantize_slice_u8(&quantize_slice_u8(data, params), params),
-        _ => dequantize_slice_i8(&quantize_slice_i8(data, params, -128), params),
+    let (qmin, qmax) = if dtype == DType::Uint8 { (0, 255) } else { (-128, 127) };
+    let mut out = vec![0.0; data.len()];
+    round_all(
+        data,
+        &mut out,
+        params.scale,
+        (qmin - params.zero_point) as f32,
+        (qmax - params.zero_point) as f32,
+    );
+    out
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2"))]
+fn round_all(data: &[f32], out: &mut [f32], scale: f32, lowest: f32, highest: f32) {
+    /// Adding it to a small number leaves no bits for a fraction: ties round to even.
+    const MAGIC: f32 = 12_582_912.0;
+    for (x, y) in data.iter().zip(out) {
+        let q = x / scale;
+        let q = if q > lowest { q } else { lowest };
+        let q = if q < highest { q } else { highest };
+        *y = ((q + MAGIC) - MAGIC) * scale;
     }
 }
 
@@ -226,6 +244,22 @@ mod tests {
         // Half of the ramp is clipped.
         assert!(at(0.004).sqnr() < 10.0);
         assert_eq!(s.error_of_each(&plan(y, 0.05), 4).unwrap().get(y), Some(&coarse.error));
+    }
+
+    #[test]
+    fn rounding_is_that_of_the_arithmetic() {
+        use squint_ir::affine::{dequantize, quantize};
+        let data: Vec<f32> = (-400..400)
+            .map(|i| i as f32 * 0.0125)
+            .chain([f32::INFINITY, f32::NEG_INFINITY, f32::NAN])
+            .collect();
+        for (dtype, zero_point, lo, hi) in [(DType::Uint8, 100, 0, 255), (DType::Int8, 0, -128, 127)] {
+            let params = QuantParams { scale: 0.025, zero_point };
+            let expected = data.iter().map(|x| {
+                dequantize(quantize(*x, params.scale, zero_point, lo, hi), params.scale, zero_point)
+            });
+            assert_eq!(round_to_grid(&data, dtype, params), expected.collect::<Vec<_>>());
+        }
     }
 
     #[test]

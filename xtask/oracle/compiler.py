@@ -25,7 +25,7 @@ class Squint:
 
     def print(self, model: Path) -> str:
         """`squint print MODEL`: the model as ONNX text."""
-        return self._run("print", str(model))
+        return self._run("print", "--full", str(model))
 
     def _run(self, *arguments: str) -> str:
         command = [self._binary, *arguments]
