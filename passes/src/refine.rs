@@ -83,8 +83,7 @@ pub(crate) fn refine(
             }
             steering.price = f64::MAX;
         } else {
-            let planned = plan.values.count().max(1);
-            steering.errors = simulator.error_of_each(&plan, SINGLE_RUNS / planned)?;
+            steering.errors = simulator.error_of_each(&plan, SINGLE_RUNS)?;
             steering.price = price(cx, &draft, &simulator, &steering, bound)?;
         }
         let before = deviation.sqnr();

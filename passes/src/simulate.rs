@@ -85,29 +85,33 @@ impl<'a> Simulator<'a> {
         Ok(self.compare(&outputs, self.samples.len()))
     }
 
-    /// The error at the outputs from quantizing each planned value alone, on `n` of the samples.
+    /// The error at the outputs from quantizing each planned value alone, with no more than about `runs`
+    /// runs: as many samples as that allows, and where not even one is, neighbours are quantized together
+    /// and share their error.
     ///
     /// # Errors
     /// If the executor fails.
-    pub(crate) fn error_of_each(&self, plan: &QuantPlan, n: usize) -> Result<ValueTable<f64>, PassError> {
-        let planned: Vec<(usize, ValueId, DType, QuantParams)> = (0..)
-            .zip(self.observed)
-            .filter_map(|(slot, v)| plan.values.get(*v).map(|p| (slot, *v, p.dtype, p.params)))
-            .collect();
-        let n = n.clamp(1, self.samples.len());
-        let one = |(slot, v, dtype, params): &(usize, ValueId, DType, QuantParams)| {
+    pub(crate) fn error_of_each(&self, plan: &QuantPlan, runs: usize) -> Result<ValueTable<f64>, PassError> {
+        let grids: Vec<_> =
+            self.observed.iter().map(|v| plan.values.get(*v).map(|p| (p.dtype, p.params))).collect();
+        let planned: Vec<usize> = (0..grids.len()).filter(|slot| grids[*slot].is_some()).collect();
+        let n = (runs / planned.len().max(1)).clamp(1, self.samples.len());
+        let groups: Vec<&[usize]> = planned.chunks(planned.len().div_ceil(runs).max(1)).collect();
+        let one = |group: &&[usize]| {
+            let chosen = |slot: usize| grids[slot].filter(|_| group.contains(&slot));
             let run = |s: &Sample| {
-                self.session
-                    .run(s, &mut |i, _, data| (i == *slot).then(|| round_to_grid(data, *dtype, *params)))
+                self.session.run(s, &mut |slot, _, data| chosen(slot).map(|(d, p)| round_to_grid(data, d, p)))
             };
             let outputs = self.samples[..n].iter().map(run).collect::<Result<Vec<_>, _>>()?;
-            Ok((*v, self.compare(&outputs, n).error))
+            Ok(self.compare(&outputs, n).error / group.len() as f64)
         };
         let errors =
-            self.pool.install(|| planned.par_iter().map(one).collect::<Result<Vec<_>, PassError>>())?;
+            self.pool.install(|| groups.par_iter().map(one).collect::<Result<Vec<_>, PassError>>())?;
         let mut table = ValueTable::new();
-        for (v, e) in errors {
-            table.insert(v, e);
+        for (group, error) in groups.iter().zip(errors) {
+            for slot in *group {
+                table.insert(self.observed[*slot], error);
+            }
         }
         Ok(table)
     }
