@@ -5,8 +5,8 @@
 //! - Identity, inference-time Dropout and Cast to the same type disappear;
 //! - every node gets a name of its own, because runtimes and reports refer to nodes by name.
 
+use crate::names::Names;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use rustc_hash::FxHashSet;
 use squint_ir::{Graph, Model, OpId};
 
 /// The pass.
@@ -107,19 +107,14 @@ fn merge_opset_imports(model: &mut Model) -> bool {
 }
 
 fn name_nodes(g: &mut Graph, order: &[OpId]) -> bool {
-    let mut taken: FxHashSet<String> = FxHashSet::default();
+    let mut names = Names::default();
     let mut changed = false;
     for op in order.iter().filter(|op| g.has_op(**op)).copied().collect::<Vec<_>>() {
         let wanted = match g.op(op).name.as_str() {
             "" => format!("{}_{}", g.op(op).op_type, g.label(op)),
             name => name.to_owned(),
         };
-        let mut name = wanted.clone();
-        let mut n = 0;
-        while !taken.insert(name.clone()) {
-            n += 1;
-            name = format!("{wanted}_{n}");
-        }
+        let name = names.take(&wanted);
         if g.op(op).name != name {
             g.op_mut(op).name = name;
             changed = true;

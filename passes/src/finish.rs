@@ -1,7 +1,7 @@
 //! `finish`: what remains before the model is written: node names, operator set, provenance.
 
+use crate::names::Names;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use rustc_hash::FxHashSet;
 use squint_ir::Model;
 
 /// The pass.
@@ -22,14 +22,9 @@ impl Pass for Finish {
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
         let g = model.main_mut();
-        let mut taken: FxHashSet<String> = FxHashSet::default();
+        let mut names = Names::default();
         for op in g.topo().map_err(|c| PassError::Model(c.to_string()))? {
-            let wanted = g.op(op).name.clone();
-            let (mut name, mut n) = (wanted.clone(), 0);
-            while !taken.insert(name.clone()) {
-                n += 1;
-                name = format!("{wanted}_{n}");
-            }
+            let name = names.take(&g.op(op).name);
             g.op_mut(op).name = name;
         }
         let c = cx.config;

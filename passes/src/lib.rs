@@ -18,6 +18,7 @@ mod infer_types;
 mod inline_functions;
 mod insert_observers;
 mod merge_common_subexpressions;
+mod names;
 pub mod pass;
 pub mod pipeline;
 pub mod plan;
