@@ -43,7 +43,9 @@ impl Shell {
     /// Runs `squint` with these words; returns standard output.
     fn run(&mut self, words: &str) -> String {
         let mut squint = Command::new(env!("CARGO_BIN_EXE_squint"));
-        let done = squint.args(words.split_whitespace()).current_dir(self.dir.path()).output().unwrap();
+        // What is said must not depend on this machine's processor.
+        squint.env("SQUINT_TARGET", "cpu-vnni").current_dir(self.dir.path());
+        let done = squint.args(words.split_whitespace()).output().unwrap();
         let (out, err) = (String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap());
         let code = done.status.code().map_or("none".into(), |c| c.to_string());
         writeln!(self.transcript, "$ squint {words}").unwrap();

@@ -14,7 +14,7 @@
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::plan::{OpPlan, QuantPlan, ValuePlan, WeightPlan, resolve_target};
-use squint_ir::affine::{ChannelLayout, QuantParams, quantize, quantize_bias, quantize_channels_i8};
+use squint_ir::affine::{QuantParams, quantize, quantize_bias};
 use squint_ir::{DType, Dim, Graph, Model, OpId, OpSpec, Tensor, Type, ValueId, ValueTable};
 use squint_targets::Target;
 
@@ -187,11 +187,7 @@ impl Emitter<'_> {
         let (Some(v), Some(t)) = (v, v.and_then(|v| self.g.konst(v).cloned())) else {
             return Err(PassError::Model(format!("`{}`: its weight is no constant", self.g.label(op))));
         };
-        let layout = match w.axis {
-            Some(a) => ChannelLayout::new(t.dims(), a),
-            None => Some(ChannelLayout { outer: 1, channels: 1, inner: t.len() }),
-        };
-        let codes = layout.and_then(|l| quantize_channels_i8(&t.f32s(), l, &w.params, -127));
+        let codes = w.levels(&t);
         let codes = codes.ok_or_else(|| {
             PassError::Model(format!("`{}`: scales do not fit its weight", self.g.label(op)))
         })?;

@@ -15,16 +15,17 @@ mod units;
 
 pub(crate) use units::units;
 
+use crate::calibration::saturation::weight_levels;
 use crate::calibration::{Method, Range, RangeNote, solve};
 use crate::infer_types::infer_concrete;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::report::{Fate, NodeReport};
 use rayon::prelude::*;
-use squint_ir::affine::QuantParams;
+use squint_ir::affine::{ChannelLayout, QuantParams};
 use squint_ir::types::known_dims;
-use squint_ir::{DType, Graph, Model, OpId, OpTable, ValueId, ValueTable};
+use squint_ir::{DType, Graph, Model, OpId, OpTable, Tensor, ValueId, ValueTable};
 use squint_ops::Fact;
-use squint_targets::{Operand, Site, Target, target};
+use squint_targets::{Operand, Pairs, Site, Target, target};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -83,6 +84,19 @@ pub struct WeightPlan {
     pub params: Vec<QuantParams>,
     /// Scales of the bias, products of activation and weight scales; empty without a bias.
     pub bias_scales: Vec<f32>,
+    /// Pairs of levels that must not saturate.
+    pub pairs: Option<Pairs>,
+}
+
+impl WeightPlan {
+    /// The levels of the weight; `None` if the plan does not fit it.
+    pub fn levels(&self, weight: &Tensor) -> Option<Vec<i8>> {
+        let layout = match self.axis {
+            Some(a) => ChannelLayout::new(weight.dims(), a)?,
+            None => ChannelLayout { outer: 1, channels: 1, inner: weight.len() },
+        };
+        weight_levels(&weight.f32s(), layout, &self.params, self.pairs)
+    }
 }
 
 /// The pass.

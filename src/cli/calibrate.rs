@@ -25,7 +25,7 @@ pub(crate) struct Calibrate {
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// The runtime that the model will be quantized for: it decides which values are measured.
-    #[arg(long, value_name = "NAME", default_value = "cpu-vnni")]
+    #[arg(long, value_name = "NAME", env = "SQUINT_TARGET", hide_env_values = true, default_value = "host")]
     target: String,
     /// Measure only samples I, I + N, I + 2 N, ... (I from 0 to N - 1). Merge the parts with `squint stats
     /// merge`.

@@ -17,8 +17,9 @@ pub(crate) struct Optimize {
     model: Input,
     #[command(flatten)]
     output: Output,
-    /// The runtime that the result is for.
-    #[arg(long, value_name = "NAME", default_value = "cpu-vnni")]
+    /// The runtime and processor that the result is for; `host` is that of this machine. Name it where the result
+    /// must not depend on the machine that squint runs on.
+    #[arg(long, value_name = "NAME", env = "SQUINT_TARGET", hide_env_values = true, default_value = "host")]
     target: String,
 }
 

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use squint::data::{Channels, Layout, Letterbox, PRESETS, Preprocessing, Preset, Resize, Scale, Size};
 use squint::passes::calibration::Constraints;
 use squint::passes::calibration::weights::WeightMethod;
-use squint::targets::{target, targets};
+use squint::targets::{host, target, targets};
 use squint::{Config, DataOptions, Dataset, Method, Model, Samples};
 use std::num::NonZeroUsize;
 
@@ -22,8 +22,9 @@ pub(crate) enum Format {
 /// What to compile for, and how.
 #[derive(Args)]
 pub(crate) struct CompileFlags {
-    /// The runtime that the result is for.
-    #[arg(long, value_name = "NAME", default_value = "cpu-vnni")]
+    /// The runtime and processor that the result is for; `host` is that of this machine. Name it where the result
+    /// must not depend on the machine that squint runs on.
+    #[arg(long, value_name = "NAME", env = "SQUINT_TARGET", hide_env_values = true, default_value = "host")]
     target: String,
     /// How ranges of activations are chosen: auto, minmax, percentile[:P], entropy, mse, lp:P or
     /// mean-minmax.
@@ -156,16 +157,22 @@ impl DataFlags {
     }
 }
 
-/// The name of a target, if there is one of that name.
+/// The name of a target, if there is one of that name; of the one for this machine for `host`.
 ///
 /// # Errors
 /// The names there are.
 pub(crate) fn known_target(name: &str) -> Result<&str, Failure> {
+    if name == "host" {
+        return Ok(host().name());
+    }
     if target(name).is_some() {
         return Ok(name);
     }
     let known: Vec<String> = targets().map(|t| format!("`{}` ({})", t.name(), t.description())).collect();
-    Err(Failure::with_help(format!("there is no target `{name}`"), format!("there are {}", known.join(", "))))
+    Err(Failure::with_help(
+        format!("there is no target `{name}`"),
+        format!("there are `host` (that of this machine), {}", known.join(", ")),
+    ))
 }
 
 /// The method of a name, which is spelled as for activations.

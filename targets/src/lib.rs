@@ -6,10 +6,12 @@
 //! each carry their reason; a new target is a new file here and a line in [`TARGETS`].
 
 mod cost;
-mod cpu_vnni;
+mod cpu;
+mod pairs;
 mod site;
 
 pub use cost::Costs;
+pub use pairs::Pairs;
 pub use site::{Operand, Site};
 
 use squint_ir::affine::Grid;
@@ -38,6 +40,10 @@ pub trait Target: Sync {
     /// How many input channels a convolution in integers should have, if its kernel is much faster with more
     /// channels than those of its weight (of these dimensions); the others are filled with zeros.
     fn input_channels(&self, op: &Op, weight: &[usize]) -> Option<usize>;
+
+    /// Which products of a weight (of these dimensions) the kernel adds in pairs that saturate at 16 bits; `None` if it
+    /// adds all of them exactly.
+    fn saturating_pairs(&self, op: &Op, weight: &[usize]) -> Option<Pairs>;
 
     /// What it costs to run an operator, in nanoseconds of one core.
     fn cost(&self, site: &Site<'_>) -> Costs;
@@ -110,7 +116,12 @@ pub enum Params {
     },
 }
 
-const TARGETS: &[&dyn Target] = &[&cpu_vnni::CpuVnni];
+const TARGETS: &[&dyn Target] = &[&cpu::CPU_VNNI, &cpu::CPU_AVX2, &cpu::ARM64];
+
+/// The target for the processor that this program runs on.
+pub fn host() -> &'static dyn Target {
+    cpu::host()
+}
 
 /// The target of a name.
 pub fn target(name: &str) -> Option<&'static dyn Target> {

@@ -1,8 +1,9 @@
-"""Times the kernels of ONNX Runtime in integers and in float, and fits the cost table of target `cpu-vnni`.
+"""Times the kernels of ONNX Runtime in integers and in float, and fits the cost table of the
+target for this processor.
 
 usage: kernel_costs.py [--runs N] [--samples FILE]
 
-Prints `targets/src/cpu_vnni/table.rs`: a row for each kernel, with the error of its fit (median and 90th
+Prints a file of `targets/src/cpu/table`: a row for each kernel, with the error of its fit (median and 90th
 percentile of the relative error over the grid). One thread; times come from the runtime's own profile, node by node.
 Other work on the machine only ever makes a kernel slower, so each sample is the mean of the faster half of the runs;
 float and integer form alternate. `--samples` also writes every sample, as JSON lines.
@@ -10,7 +11,6 @@ float and integer form alternate. `--samples` also writes every sample, as JSON 
 
 import argparse
 import json
-import platform
 import re
 import sys
 import tempfile
@@ -25,6 +25,7 @@ import onnx
 import onnxruntime
 from scipy.optimize import nnls
 
+import processor
 from kernel_grid import subjects
 from kernel_models import Chain
 
@@ -35,11 +36,9 @@ HEAD = """\
 //! Numbers are nanoseconds for a call, a multiply-accumulate, a fetch and an element (`Kernel`). Comments say on how
 //! many operators a row was fitted, the median of the relative error and in brackets its 90th percentile.
 
-use super::costs::Kernel;
+use super::{{Table, kernel}};
 
-const fn kernel(call: f64, mac: f64, fetch: f64, element: f64) -> Kernel {{
-    Kernel {{ call, mac, fetch, element }}
-}}
+pub(in crate::cpu) const TABLE: Table = Table {{\
 """
 
 TESTED = re.compile(r"t\d+(_|/|$)")
@@ -122,9 +121,10 @@ def main() -> None:
     if arguments.samples:
         lines = [json.dumps([row, *sample]) for row, all_of_it in samples.items() for sample in all_of_it]
         arguments.samples.write_text("\n".join(lines) + "\n")
-    print(HEAD.format(processor=processor(), release=onnxruntime.__version__))
+    print(HEAD.format(processor=processor.named(), release=onnxruntime.__version__))
     for row in sorted(samples):
         print(rust(row, samples[row]))
+    print("};")
 
 
 def times(row: str, measured: Profile, overhead: Overhead) -> Iterator[tuple[str, float]]:
@@ -196,30 +196,19 @@ def fit(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rust(row: str, samples: list[Sample]) -> str:
-    """The row as a Rust constant."""
+    """The row as a field of the table."""
     coefficients, errors = fit(samples)
     median, high = np.percentile(errors, [50, 90])
     call, *units = coefficients
     numbers = ", ".join([literal(round(call)), *map(literal, units)])
-    return (f"// {len(samples)} samples, error {median:.0%} ({high:.0%})\n"
-            f"pub(super) const {row}: Kernel = kernel({numbers});")
+    return (f"    // {len(samples)} samples, error {median:.0%} ({high:.0%})\n"
+            f"    {row.lower()}: kernel({numbers}),")
 
 
 def literal(number: float) -> str:
     """Three digits, as a Rust float."""
     digits = np.format_float_positional(number, precision=3, fractional=False, trim="-")
     return digits if "." in digits else f"{digits}.0"
-
-
-def processor() -> str:
-    """Model of the processor, as the kernel names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    named = {key.strip(): value.strip() for key, value in fields.items()}
-    return f"{named.get('model name', '?')} (family {named.get('cpu family', '?')}, model {named.get('model', '?')})"
 
 
 if __name__ == "__main__":

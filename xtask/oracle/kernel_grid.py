@@ -1,6 +1,6 @@
 """The grid of operators that are timed: which kernel each runs in, and how many units of work that is.
 
-The units are those of `targets/src/cpu_vnni/costs.rs`, and the rules by which a kernel is chosen mirror that file:
+The units are those of `targets/src/cpu/costs.rs`, and the rules by which a kernel is chosen mirror that file:
 
 macs      multiply-accumulates, with channels padded to what the kernel computes; elements of the windows of pools
 fetches   what is set up beside: positions of the window over all pixels of an integer convolution or a pool (each costs
@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from functools import partial
 
 from kernel_models import Chain, Subject, repeat
+from processor import vnni
 
 Work = tuple[str, list[float]]
 
 CHAIN = 4
+DIRECT_OUTPUTS = 4 if vnni() else 8
+"""The direct kernel of integer convolutions takes multiples of so many output channels."""
 MOST_MACS = 60e6
 
 
@@ -51,7 +54,7 @@ def _conv_work(inputs: int, outputs: int, kernel: int, group: int, side: int) ->
     work = [_padded(a, 4) * window * elements, fetches, elements]
     if group > 1:
         return ("GROUPED_U8", work), ("GROUPED_F32", work)
-    direct = a % 4 == 0 and outputs >= 16 and outputs % 4 == 0
+    direct = a % 4 == 0 and outputs >= 16 and outputs % DIRECT_OUTPUTS == 0
     row = "STEM_F32" if a < 16 and kernel > 1 else "POINTWISE_F32" if kernel == 1 else "CONV_F32"
     setup = pixels if kernel == 1 else kernel * side * wide // 16
     return ("CONV_DIRECT_U8" if direct else "CONV_UNROLLED_U8", work), (row, [a * window * elements, setup, elements])

@@ -1,6 +1,7 @@
-//! `cargo xtask kernel-costs`: times the real runtime's kernels and writes the cost table of target `cpu-vnni`.
+//! `cargo xtask kernel-costs`: times the real runtime's kernels and writes the cost table of this kind of
+//! processor.
 //!
-//! Run it on an idle machine with VNNI, after an upgrade of the runtime. It takes about two minutes. Numbers vary a little
+//! Run it on an idle machine, with VNNI for `cpu-vnni` and without for `cpu-avx2`, after an upgrade of the runtime. It takes about two minutes. Numbers vary a little
 //! from run to run: commit a new table only if placement changes for the better.
 
 use crate::args::Args;
@@ -8,8 +9,14 @@ use crate::{build, oracle};
 use anyhow::{Context, Result, bail};
 use std::process::{Command, Stdio};
 
-/// The generated file, in the repository.
-const TABLE: &str = "targets/src/cpu_vnni/table.rs";
+/// The generated file for this processor, in the repository.
+fn table() -> Result<&'static str> {
+    match squint_targets::host().name() {
+        "cpu-vnni" => Ok("targets/src/cpu/table/vnni.rs"),
+        "cpu-avx2" => Ok("targets/src/cpu/table/avx2.rs"),
+        other => bail!("target `{other}` has no table of its own yet"),
+    }
+}
 
 /// Writes the table, or prints it with `--print`. Always `true` unless an error stops it.
 pub(crate) fn run(arguments: Vec<String>) -> Result<bool> {
@@ -29,10 +36,11 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<bool> {
     if print {
         print!("{}", String::from_utf8_lossy(&output.stdout));
     } else {
-        let table = build::repository().join(TABLE);
+        let file = table()?;
+        let table = build::repository().join(file);
         std::fs::write(&table, output.stdout)
             .with_context(|| format!("cannot write `{}`", table.display()))?;
-        println!("wrote {TABLE}");
+        println!("wrote {file}");
     }
     Ok(true)
 }

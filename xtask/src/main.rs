@@ -36,7 +36,7 @@ const USAGE: &str = "usage: cargo xtask TASK
         time reading, verifying and writing of models of 1 and 4 GB, and their memory (same default)
         --folder  where the models lie, 10 GB (default: target/oracle/bench-io)
   kernel-costs [--print]
-        time the kernels of ONNX Runtime and write the cost table of target cpu-vnni
+        time the kernels of ONNX Runtime and write the cost table of this kind of processor
         --print   print the table instead
 
 The oracle's Python packages go to target/oracle/venv; PYTHON names the interpreter that makes it (default: python3).";

@@ -28,6 +28,7 @@ mod histogram;
 mod mse;
 mod percentile;
 mod range;
+pub mod saturation;
 mod sketch;
 pub mod weights;
 

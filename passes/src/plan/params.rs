@@ -2,11 +2,12 @@
 
 use super::units::Unit;
 use super::{OpPlan, QuantPlan, ValuePlan, WeightPlan};
+use crate::calibration::saturation::raise_scales;
 use crate::calibration::weights::channel_params;
 use crate::calibration::{Method, Range};
 use crate::pass::PassCx;
 use squint_ir::affine::{ChannelLayout, QuantParams, bias_scale, weight_scale_for_bias};
-use squint_ir::{Model, OpId, ValueId, ValueTable};
+use squint_ir::{Model, Op, OpId, ValueId, ValueTable};
 use squint_ops::Port;
 use squint_targets::{Format, Operand, Params, Site, Support, Target};
 use std::sync::Arc;
@@ -113,7 +114,7 @@ impl Planner<'_, '_> {
             let input = unit.reads.first().and_then(|v| self.plan.values.get(*v)).map(|p| p.params.scale);
             let bias = site.operands.iter().zip(0u32..).find(|(_, s)| site.row.port(*s) == Port::Bias);
             let bias = bias.and_then(|(o, _)| o.as_ref());
-            if let Some(w) = input.and_then(|input| self.weight(slot, weight, axis, input, bias)) {
+            if let Some(w) = input.and_then(|input| self.weight(site.op, slot, weight, axis, input, bias)) {
                 self.plan.weights.insert(op, w);
             }
         }
@@ -143,6 +144,7 @@ impl Planner<'_, '_> {
     /// Scales of a weight, raised where the bias would not fit its 32-bit grid, and of the bias.
     fn weight(
         &self,
+        op: &Op,
         slot: u32,
         weight: &Operand,
         axis: Option<usize>,
@@ -159,6 +161,10 @@ impl Planner<'_, '_> {
             None => ChannelLayout { outer: 1, channels: 1, inner: t.len() },
         };
         let mut params = channel_params(&data, layout, self.cx.config.weight_method, format.grid.qmax)?;
+        let pairs = self.target.saturating_pairs(op, t.dims());
+        if let Some(pairs) = pairs {
+            raise_scales(&data, layout, &mut params, pairs, format.grid.qmax);
+        }
         let bias = bias.and_then(Operand::konst);
         if let Some(b) = bias {
             for (i, b) in b.f32s().iter().enumerate() {
@@ -173,6 +179,6 @@ impl Planner<'_, '_> {
             Some(_) => params.iter().map(|p| bias_scale(input_scale, p.scale)).collect(),
             None => Vec::new(),
         };
-        Some(WeightPlan { slot, dtype: format.dtype, axis, params, bias_scales })
+        Some(WeightPlan { slot, dtype: format.dtype, axis, params, bias_scales, pairs })
     }
 }

@@ -1,32 +1,81 @@
-//! ONNX Runtime on x86-64 with VNNI (AVX512-VNNI or AVX-VNNI).
+//! ONNX Runtime's CPU provider, on three kinds of processors.
 //!
-//! Unsigned activations with signed weights are the one combination with a fast exact kernel there
-//! (`VPDPBUSD`); per-channel weight scales cost nothing. What fuses is a claim about ONNX Runtime's
-//! `qdq_selector_action_transformer.cc` and `qdq_selectors.cc`, release 1.31; the oracle checks it
-//! against what the runtime writes out after optimisation. What kernels cost was measured: [`table`].
+//! - With VNNI (AVX512-VNNI or AVX-VNNI), unsigned activations with signed weights are the one combination with a fast
+//!   exact kernel (`VPDPBUSD`).
+//! - Without it the same combination is still the fast one, but `VPMADDUBSW` adds products in pairs that saturate at 16
+//!   bits: weights are kept from it ([`pairs`]).
+//! - On 64-bit ARM both are signed (`SDOT`, `SMMLA`).
+//!
+//! Per-channel weight scales cost nothing. What fuses is the same on all of them: a claim about ONNX Runtime's
+//! `qdq_selector_action_transformer.cc` and `qdq_selectors.cc`, release 1.31; the oracle checks it against what the
+//! runtime writes out after optimisation. What kernels cost was measured: [`table`].
 
 mod costs;
+mod pairs;
 mod table;
 
-use crate::{Costs, FloatResult, Format, Operand, Params, Site, Support, Target};
+use crate::{Costs, FloatResult, Format, Operand, Pairs, Params, Site, Support, Target};
 use squint_ir::affine::Grid;
 use squint_ir::{DType, Op};
 use squint_ops::Class;
 
-/// The target `cpu-vnni`.
-pub(crate) struct CpuVnni;
+/// A kind of processor, as the kernels of the runtime tell them apart.
+struct Processor {
+    /// What kernels cost.
+    table: &'static table::Table,
+    /// The direct kernel of integer convolutions takes numbers of output channels that this divides.
+    direct_outputs: u64,
+    /// Whether sums of two products saturate.
+    saturates: bool,
+}
 
-impl Target for CpuVnni {
+const VNNI: Processor = Processor { table: &table::vnni::TABLE, direct_outputs: 4, saturates: false };
+
+const AVX2: Processor = Processor { table: &table::avx2::TABLE, direct_outputs: 8, saturates: true };
+
+/// The runtime on a kind of processor.
+pub(crate) struct Cpu {
+    name: &'static str,
+    description: &'static str,
+    activations: Format,
+    processor: Processor,
+}
+
+/// `cpu-vnni`.
+pub(crate) const CPU_VNNI: Cpu = Cpu {
+    name: "cpu-vnni",
+    description: "ONNX Runtime on x86-64 CPUs with VNNI: uint8 activations, int8 per-channel weights",
+    activations: Format { dtype: DType::Uint8, grid: Grid::U8 },
+    processor: VNNI,
+};
+
+/// `cpu-avx2`.
+pub(crate) const CPU_AVX2: Cpu = Cpu {
+    name: "cpu-avx2",
+    description: "ONNX Runtime on x86-64 CPUs without VNNI: as cpu-vnni, with weights that cannot saturate 16 bits",
+    activations: Format { dtype: DType::Uint8, grid: Grid::U8 },
+    processor: AVX2,
+};
+
+/// `arm64`. No such processor was at hand to measure: costs are those of `cpu-vnni`, whose dot products are alike.
+pub(crate) const ARM64: Cpu = Cpu {
+    name: "arm64",
+    description: "ONNX Runtime on 64-bit ARM CPUs: int8 activations, int8 per-channel weights",
+    activations: Format { dtype: DType::Int8, grid: Grid::I8 },
+    processor: VNNI,
+};
+
+impl Target for Cpu {
     fn name(&self) -> &'static str {
-        "cpu-vnni"
+        self.name
     }
 
     fn description(&self) -> &'static str {
-        "ONNX Runtime on x86-64 CPUs with VNNI: uint8 activations, int8 per-channel weights, QDQ form"
+        self.description
     }
 
     fn activations(&self) -> Format {
-        Format { dtype: DType::Uint8, grid: Grid::U8 }
+        self.activations
     }
 
     fn weights(&self) -> Format {
@@ -76,19 +125,23 @@ impl Target for CpuVnni {
     }
 
     fn input_channels(&self, op: &Op, weight: &[usize]) -> Option<usize> {
-        costs::input_channels(op, weight)
+        self.processor.input_channels(op, weight)
+    }
+
+    fn saturating_pairs(&self, op: &Op, weight: &[usize]) -> Option<Pairs> {
+        self.processor.saturates.then(|| pairs::of(op, weight, self.input_channels(op, weight))).flatten()
     }
 
     fn cost(&self, site: &Site<'_>) -> Costs {
-        costs::operator(site)
+        self.processor.operator(site)
     }
 
     fn quantize_cost(&self, value: &Operand, producer: Option<&Site<'_>>) -> u64 {
-        costs::quantize(value, producer)
+        self.processor.quantize(value, producer)
     }
 
     fn dequantize_cost(&self, value: &Operand, reader: Option<&Site<'_>>) -> u64 {
-        costs::dequantize(value, reader)
+        self.processor.dequantize(value, reader)
     }
 }
 
@@ -216,5 +269,24 @@ fn bounded(site: &Site<'_>) -> Support {
         "Sigmoid" => integer("QLinearSigmoid", Params::Fixed { lo: 0.0, hi: 255.0 / 256.0 }),
         "Softmax" => integer("QLinearSoftmax", Params::Fixed { lo: 0.0, hi: 255.0 / 256.0 }),
         _ => float("no integer kernel for this function"),
+    }
+}
+
+/// The target of this processor.
+pub(crate) fn host() -> &'static Cpu {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // AVX-VNNI without AVX-512 has kernels of its own in the runtime, also exact.
+        let vnni = std::arch::is_x86_feature_detected!("avx512vnni")
+            || std::arch::is_x86_feature_detected!("avxvnni");
+        if vnni { &CPU_VNNI } else { &CPU_AVX2 }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        &ARM64
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        &CPU_VNNI
     }
 }
