@@ -1,13 +1,15 @@
 //! What kernels cost, a table for each kind of processor.
 
+// Measured numbers are near to constants of mathematics by chance only.
+#[allow(clippy::approx_constant)]
 pub(super) mod avx2;
+#[allow(clippy::approx_constant)]
 pub(super) mod vnni;
 
 use super::costs::Kernel;
 
 /// A row for each kernel that operators, conversions and changes of layout run in. Names are those of
 /// `xtask/oracle/kernel_grid.py`: a kernel, and the type of its data.
-#[allow(missing_docs)]
 pub(super) struct Table {
     pub(super) add_f32: Kernel,
     pub(super) add_u8: Kernel,
