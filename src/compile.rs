@@ -3,11 +3,11 @@
 use crate::{Error, Hooks, Tract};
 use squint_ir::Model;
 use squint_ir::execute::{Execute, Samples};
-use squint_passes::config::Config;
+use squint_passes::config::{Config, OperatorFormat};
 use squint_passes::pipeline;
 use squint_passes::plan::QuantPlan;
 use squint_passes::recording::Recording;
-use squint_passes::report::Report;
+use squint_passes::report::{Note, Notes, Report};
 
 /// Quantizes a model statically, with ranges from running it on `samples` in the embedded executor.
 ///
@@ -76,4 +76,15 @@ pub fn plan_recorded(
 /// If the model is not well-formed.
 pub fn optimize(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<Report, Error> {
     Ok(pipeline::optimize(model, config, hooks)?)
+}
+
+/// Writes the quantized operators of a model in one format, and changes nothing else. Returns what stays in the other,
+/// with the reasons.
+///
+/// # Errors
+/// If the model is not well-formed, or its operator set is too old to say it.
+pub fn convert(model: &mut Model, format: OperatorFormat) -> Result<Vec<Note>, Error> {
+    let mut notes = Notes::default();
+    pipeline::convert(model, format, &mut notes)?;
+    Ok(notes.iter().cloned().collect())
 }

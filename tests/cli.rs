@@ -165,7 +165,7 @@ fn reports_for_programs_are_json() {
     let mut shell = Shell::new();
     shell.write("x.npz", &samples());
     let commands = [
-        "quantize m.onnxtxt -o q.onnx --data x.npz --format json",
+        "quantize m.onnxtxt -o q.onnx --data x.npz --summary json",
         "explain m.onnxtxt --data x.npz --format json",
         "inspect m.onnxtxt --check --format json",
     ];

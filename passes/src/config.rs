@@ -3,11 +3,33 @@
 use crate::calibration::weights::WeightMethod;
 use crate::calibration::{Constraints, Method};
 
+/// How quantized operators are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OperatorFormat {
+    /// Float operators between QuantizeLinear and DequantizeLinear: the runtime finds its integer kernels itself.
+    #[default]
+    Qdq,
+    /// Operators on integers (`QLinearConv`, `QGemm` …): what runs in integers does so whatever the runtime optimizes.
+    Qoperator,
+}
+
+impl OperatorFormat {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            OperatorFormat::Qdq => "qdq",
+            OperatorFormat::Qoperator => "qoperator",
+        }
+    }
+}
+
 /// Options of a compilation. Everything that changes the output stands here and in the recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Name of the target, see `squint_targets::target`.
     pub target: String,
+    /// How quantized operators are written.
+    pub format: OperatorFormat,
     /// How activation ranges are chosen.
     pub method: Method,
     /// How the ranges of weights are chosen.
@@ -34,6 +56,7 @@ impl Config {
     pub fn new(target: &str) -> Config {
         Config {
             target: target.into(),
+            format: OperatorFormat::default(),
             method: Method::Auto,
             weight_method: WeightMethod::MinMax,
             constraints: Constraints::default(),

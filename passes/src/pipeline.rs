@@ -1,9 +1,9 @@
 //! The compiler from top to bottom: read this to know what squint does.
 
-use crate::config::Config;
-use crate::pass::{Pass, PassCx, PassError};
+use crate::config::{Config, OperatorFormat};
+use crate::pass::{Changed, Pass, PassCx, PassError};
 use crate::recording::{DataRecord, Recording};
-use crate::report::Report;
+use crate::report::{Notes, Report};
 use crate::runner::{Hooks, run};
 use crate::*;
 use squint_ir::Model;
@@ -42,14 +42,53 @@ const QUANTIZE: &[&dyn Pass] = &[
     &plan::PlanQuantization,
     // Reads only the plan.
     &emit_qdq::EmitQdq,
+    // [`OperatorFormat::Qoperator`] is made of it here, by `lower-qoperator`.
     &eliminate_dead_code::EliminateDeadCode,
     &finish::Finish,
 ];
 
-/// Passes that can be named on their own, in tests and by `run-passes`: those of the pipeline, and each
-/// rule of `fuse` under its own name.
+/// What other parts of the compiler call on: no part of every compilation.
+const ON_DEMAND: &[&dyn Pass] = &[
+    // One form for all who read models that are quantized already.
+    &raise_qoperator::RaiseQoperator,
+    // The other form, for runtimes that are told to optimize nothing, and for tools that read no other.
+    &lower_qoperator::LowerQoperator,
+];
+
+/// The passes of [`QUANTIZE`] for the format that is asked for.
+fn quantize_passes(config: &Config) -> Vec<&'static dyn Pass> {
+    let lower: &[&dyn Pass] = match config.format {
+        OperatorFormat::Qdq => &[],
+        OperatorFormat::Qoperator => &[&lower_qoperator::LowerQoperator],
+    };
+    let emitted = QUANTIZE.iter().position(|p| p.name() == "emit-qdq").map_or(QUANTIZE.len(), |i| i + 1);
+    [&QUANTIZE[..emitted], lower, &QUANTIZE[emitted..]].concat()
+}
+
+/// Writes the quantized operators of any model in one format, and changes nothing else. Whether anything changed; what
+/// stays in the other, with the reason, is in `notes`.
+///
+/// # Errors
+/// If the model is not well-formed, or its operator set is too old to say it.
+pub fn convert(model: &mut Model, format: OperatorFormat, notes: &mut Notes) -> Result<bool, PassError> {
+    let config = Config::new("cpu-vnni");
+    let mut cx = PassCx::new(&config);
+    let pass: &dyn Pass = match format {
+        OperatorFormat::Qdq => &raise_qoperator::RaiseQoperator,
+        OperatorFormat::Qoperator => &lower_qoperator::LowerQoperator,
+    };
+    let changed = pass.run(model, &mut cx)? == Changed::Yes;
+    if changed {
+        eliminate_dead_code::EliminateDeadCode.run(model, &mut cx)?;
+    }
+    cx.notes.iter().for_each(|n| notes.add(n.place.clone(), n.message.clone()));
+    Ok(changed)
+}
+
+/// Passes that can be named on their own, in tests and by `run-passes`: those of the pipeline, those that
+/// run on demand, and each rule of `fuse` under its own name.
 pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
-    let listed = OPTIMIZE.iter().chain(OBSERVE).chain(QUANTIZE).find(|p| p.name() == name);
+    let listed = OPTIMIZE.iter().chain(OBSERVE).chain(QUANTIZE).chain(ON_DEMAND).find(|p| p.name() == name);
     match listed {
         Some(p) => Some(Box::new(Listed(*p))),
         None => fuse::rule_named(name).map(|r| Box::new(r) as Box<dyn Pass>),
@@ -79,7 +118,8 @@ pub fn quantize(
     config: &Config,
     hooks: &Hooks<'_>,
 ) -> Result<Report, PassError> {
-    let (mut report, cx) = plan_until(model, &Source::Samples(executor, samples), config, hooks, QUANTIZE)?;
+    let (mut report, cx) =
+        plan_until(model, &Source::Samples(executor, samples), config, hooks, &quantize_passes(config))?;
     report.nodes = cx.plan.report;
     Ok(report)
 }
@@ -170,7 +210,8 @@ pub fn quantize_recorded(
     config: &Config,
     hooks: &Hooks<'_>,
 ) -> Result<Report, PassError> {
-    let (mut report, cx) = plan_until(model, &Source::Recording(recording), config, hooks, QUANTIZE)?;
+    let (mut report, cx) =
+        plan_until(model, &Source::Recording(recording), config, hooks, &quantize_passes(config))?;
     report.nodes = cx.plan.report;
     Ok(report)
 }
@@ -270,7 +311,7 @@ mod tests {
 
     #[test]
     fn every_pass_can_be_named_and_names_are_kebab_case() {
-        for p in OPTIMIZE.iter().chain(OBSERVE).chain(QUANTIZE) {
+        for p in OPTIMIZE.iter().chain(OBSERVE).chain(QUANTIZE).chain(ON_DEMAND) {
             assert!(pass_named(p.name()).is_some());
             assert!(p.name().chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{}", p.name());
         }

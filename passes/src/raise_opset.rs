@@ -44,26 +44,39 @@ impl Pass for RaiseOpset {
         let name = &cx.config.target;
         let target =
             squint_targets::target(name).ok_or_else(|| PassError::Config(format!("no target `{name}`")))?;
-        let (from, to) = (model.onnx_opset(), target.min_opset());
-        if from >= to {
-            return Ok(Changed::No);
-        }
-        let operators = operators(model)?;
-        if (from < OLDEST && !operators.is_empty()) || to > NEWEST {
-            return Err(PassError::Model(format!(
-                "the model uses operator set {from}, `{name}` needs {to}, and squint raises sets {OLDEST} to {NEWEST}: \
-                 export the model again with a newer operator set, or convert it with `onnx.version_converter`"
-            )));
-        }
-        // The ranks of operands decide how Softmax is raised.
-        InferTypes.run(model, cx)?;
-        for (graph, op) in operators {
-            raise(&mut Site::new(model, cx, graph, op), from, to)?;
-        }
-        model.set_opset("", to);
-        model.ir_version = model.ir_version.max(IR_VERSION);
-        Ok(Changed::Yes)
+        raise_to(model, cx, target.min_opset(), &format!("`{name}`"))
     }
+}
+
+/// Raises the model to operator set `to`, which `who` needs, if it is older.
+///
+/// # Errors
+/// If there are no adapters from or to such a set, or an operator has no counterpart.
+pub(crate) fn raise_to(
+    model: &mut Model,
+    cx: &mut PassCx<'_>,
+    to: i64,
+    who: &str,
+) -> Result<Changed, PassError> {
+    let from = model.onnx_opset();
+    if from >= to {
+        return Ok(Changed::No);
+    }
+    let operators = operators(model)?;
+    if (from < OLDEST && !operators.is_empty()) || to > NEWEST {
+        return Err(PassError::Model(format!(
+            "the model uses operator set {from}, {who} needs {to}, and squint raises sets {OLDEST} to {NEWEST}: \
+             export the model again with a newer operator set, or convert it with `onnx.version_converter`"
+        )));
+    }
+    // The ranks of operands decide how Softmax is raised.
+    InferTypes.run(model, cx)?;
+    for (graph, op) in operators {
+        raise(&mut Site::new(model, cx, graph, op), from, to)?;
+    }
+    model.set_opset("", to);
+    model.ir_version = model.ir_version.max(IR_VERSION);
+    Ok(Changed::Yes)
 }
 
 /// Every operator of the default domain that is not a call of a model function, in the main graph and

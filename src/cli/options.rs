@@ -7,7 +7,7 @@ use squint::data::{Channels, Layout, Letterbox, PRESETS, Preprocessing, Preset, 
 use squint::passes::calibration::Constraints;
 use squint::passes::calibration::weights::WeightMethod;
 use squint::targets::{host, target, targets};
-use squint::{Config, DataOptions, Dataset, Method, Model, Samples};
+use squint::{Config, DataOptions, Dataset, Method, Model, OperatorFormat, Samples};
 use std::num::NonZeroUsize;
 
 /// How a report is written.
@@ -17,6 +17,24 @@ pub(crate) enum Format {
     Text,
     /// For programs: one JSON object.
     Json,
+}
+
+/// How quantized operators are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModelFormat {
+    /// Float operators between QuantizeLinear and DequantizeLinear.
+    Qdq,
+    /// Operators on integers: QLinearConv, QGemm and so on.
+    Qoperator,
+}
+
+impl From<ModelFormat> for OperatorFormat {
+    fn from(format: ModelFormat) -> OperatorFormat {
+        match format {
+            ModelFormat::Qdq => OperatorFormat::Qdq,
+            ModelFormat::Qoperator => OperatorFormat::Qoperator,
+        }
+    }
 }
 
 /// What to compile for, and how.

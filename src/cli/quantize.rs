@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::model_file::{Input, Output, size_on_disk};
-use super::options::{CompileFlags, DataFlags, Format};
+use super::options::{CompileFlags, DataFlags, Format, ModelFormat};
 use super::progress::Bar;
 use super::stats::{Source, StatsFlags};
 use super::summary::{Sizes, Summary};
@@ -30,9 +30,12 @@ pub(crate) struct Quantize {
     /// Write the model after each pass as text into this folder.
     #[arg(long, value_name = "DIR")]
     dump_ir: Option<PathBuf>,
+    /// How quantized operators are written. Both forms compute the same; `squint convert` makes one of the other.
+    #[arg(long, value_name = "FORMAT", default_value = "qdq")]
+    format: ModelFormat,
     /// How the closing report is written: text to standard error, or JSON to standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    format: Format,
+    summary: Format,
     #[command(flatten)]
     data: DataFlags,
     #[command(flatten)]
@@ -46,6 +49,7 @@ impl Quantize {
         let mut model = self.model.load_valid(talk)?;
         let before = size_on_disk(&self.model.path, &model)?;
         let mut config = self.compile.config(&model, talk)?;
+        config.format = self.format.into();
         let source = self.stats.or_data(&self.data, &model, talk)?;
         config.data_description = source.preprocessing();
         let loaded = start.elapsed().as_secs_f64();
@@ -77,7 +81,7 @@ impl Quantize {
         let sizes = Sizes { before, after: written(&self.output.path)? };
         let summary = Summary { report: &report, config: &config, loaded, saved, sizes: Some(sizes) };
         talk.notes(&report.notes);
-        match self.format {
+        match self.summary {
             Format::Text => talk.say(summary.text(&self.model.path, Some(&self.output.path), talk.verbose)),
             Format::Json => writeln!(
                 io::stdout().lock(),
