@@ -70,6 +70,27 @@ pub fn plan_recorded(
     Ok(pipeline::plan_recorded(model, recording, config, hooks)?)
 }
 
+/// Quantizes a model without data: activations are quantized in every run, by operators that can do that
+/// ([`Scheme::Dynamic`](crate::Scheme::Dynamic), which the configuration must ask for).
+///
+/// # Errors
+/// If the model is not well-formed, or another scheme is asked for.
+pub fn quantize_dynamic(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<Report, Error> {
+    Ok(pipeline::quantize_dynamic(model, config, hooks)?)
+}
+
+/// Decides what would be quantized without data, and leaves the fused float graph in `model`.
+///
+/// # Errors
+/// As [`quantize_dynamic`].
+pub fn plan_dynamic(
+    model: &mut Model,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<(Report, QuantPlan), Error> {
+    Ok(pipeline::plan_dynamic(model, config, hooks)?)
+}
+
 /// Rewrites the float graph only: constants folded, operators fused, dead code removed.
 ///
 /// # Errors

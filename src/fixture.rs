@@ -15,6 +15,7 @@
 //! |---|---|---|
 //! | `passes` | names of passes and of fusion rules, in order | none |
 //! | `target` | the target | `cpu-vnni` |
+//! | `scheme` | when activations are quantized | `auto` |
 //! | `keep-float` | nodes kept in float | none |
 //! | `ranges` | what calibration would have seen: value, smallest and largest element | -1 and 1 for each |
 //!
@@ -106,9 +107,13 @@ impl Fixture {
                 Ok([target]) => self.config.target = target,
                 Err(_) => return Err("`target` is one string".into()),
             },
+            "scheme" => match &values[..] {
+                [scheme] => self.config.scheme = scheme.parse()?,
+                _ => return Err("`scheme` is one string".into()),
+            },
             _ => {
                 return Err(format!(
-                    "unknown setting `{name}`; there are `passes`, `target`, `keep-float` and `ranges`"
+                    "unknown setting `{name}`; there are `passes`, `target`, `scheme`, `keep-float` and `ranges`"
                 ));
             }
         }

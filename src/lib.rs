@@ -30,7 +30,10 @@ mod files;
 pub mod fixture;
 pub mod stats;
 
-pub use compile::{convert, optimize, plan, plan_recorded, quantize, quantize_recorded, quantize_with};
+pub use compile::{
+    convert, optimize, plan, plan_dynamic, plan_recorded, quantize, quantize_dynamic, quantize_recorded,
+    quantize_with,
+};
 pub use data::{DataError, DataOptions, Dataset};
 pub use error::Error;
 pub use files::{is_text, load, load_with, save, save_with};
@@ -40,7 +43,7 @@ pub use squint_ir::execute::{Sample, Samples};
 pub use squint_ops as ops;
 pub use squint_passes as passes;
 pub use squint_passes::calibration::Method;
-pub use squint_passes::config::{Config, OperatorFormat};
+pub use squint_passes::config::{Config, OperatorFormat, Scheme};
 pub use squint_passes::report::{Fate, NodeReport, Note, Report};
 pub use squint_passes::runner::{Hooks, Progress};
 pub use squint_proto::{External, LoadOptions, SaveOptions};

@@ -98,6 +98,28 @@ fn quickstart(name: &str) -> PathBuf {
 }
 
 #[test]
+fn without_data() {
+    let mut shell = Shell::new();
+    let text = MODEL
+        .replace("[4,2]", "[64,64]")
+        .replace("float[N,4]", "float[N,64]")
+        .replace("float[N,2]", "float[N,64]");
+    let weight = text.find("= {0.5").zip(text.find(", float[2] b")).unwrap();
+    let text = format!("{}= [\"location\": \"gen:randn?seed=1\"]{}", &text[..weight.0], &text[weight.1..]);
+    shell.write(
+        "d.onnxtxt",
+        text.replace("float[2] b = {0.1, -0.2}", "float[64] b = [\"location\": \"gen:randn?seed=2\"]")
+            .as_bytes(),
+    );
+    shell.run("quantize d.onnxtxt -o d.onnx --scheme dynamic");
+    shell.run("inspect d.onnx");
+    shell.run("explain d.onnxtxt --scheme dynamic");
+    shell.run("quantize d.onnxtxt -o s.onnx --scheme static");
+    shell.run("quantize d.onnxtxt -o s.onnx --scheme int8");
+    shell.check("without-data");
+}
+
+#[test]
 fn help() {
     let mut shell = Shell::new();
     shell.run("--help");

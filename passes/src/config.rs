@@ -2,6 +2,8 @@
 
 use crate::calibration::weights::WeightMethod;
 use crate::calibration::{Constraints, Method};
+use std::fmt;
+use std::str::FromStr;
 
 /// How quantized operators are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Config {
     pub target: String,
     /// How quantized operators are written.
     pub format: OperatorFormat,
+    /// When activations are quantized.
+    pub scheme: Scheme,
     /// How activation ranges are chosen.
     pub method: Method,
     /// How the ranges of weights are chosen.
@@ -57,6 +61,7 @@ impl Config {
         Config {
             target: target.into(),
             format: OperatorFormat::default(),
+            scheme: Scheme::Auto,
             method: Method::Auto,
             weight_method: WeightMethod::MinMax,
             constraints: Constraints::default(),
@@ -72,6 +77,40 @@ impl Config {
     /// True if the user wants the node of this name in float.
     pub fn keeps_float(&self, node: &str) -> bool {
         self.keep_float.iter().any(|p| glob(p.as_bytes(), node.as_bytes()))
+    }
+}
+
+/// When the scales of activations are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    /// Beforehand or in every run, for each operator by cost and error.
+    #[default]
+    Auto,
+    /// Beforehand, from ranges measured on data.
+    Static,
+    /// In every run, from the data at hand; needs no calibration.
+    Dynamic,
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Scheme::Auto => "auto",
+            Scheme::Static => "static",
+            Scheme::Dynamic => "dynamic",
+        })
+    }
+}
+
+impl FromStr for Scheme {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Scheme, String> {
+        let known = [Scheme::Auto, Scheme::Static, Scheme::Dynamic];
+        known
+            .into_iter()
+            .find(|s| s.to_string() == text)
+            .ok_or_else(|| format!("`{text}` is none of auto, static, dynamic"))
     }
 }
 
@@ -100,6 +139,14 @@ fn glob(pattern: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn schemes_are_read_as_they_are_written() {
+        for scheme in [Scheme::Auto, Scheme::Static, Scheme::Dynamic] {
+            assert_eq!(scheme.to_string().parse(), Ok(scheme));
+        }
+        assert!("int8".parse::<Scheme>().is_err());
+    }
 
     #[test]
     fn stars_match_any_run() {

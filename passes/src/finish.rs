@@ -1,6 +1,6 @@
 //! `finish`: what remains before the model is written: node names, operator set, provenance.
 
-use crate::config::OperatorFormat;
+use crate::config::{OperatorFormat, Scheme};
 use crate::names::Names;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use squint_ir::Model;
@@ -31,6 +31,9 @@ impl Pass for Finish {
         let c = cx.config;
         let method = cx.steering.ranges.as_ref().map_or(c.method, |(method, _)| *method);
         let mut recipe = format!("target={} method={method} samples={}", c.target, cx.statistics.samples);
+        if c.scheme != Scheme::Auto {
+            recipe.push_str(&format!(" scheme={}", c.scheme));
+        }
         if c.format != OperatorFormat::default() {
             recipe.push_str(&format!(" format={}", c.format.name()));
         }

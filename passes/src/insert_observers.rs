@@ -1,11 +1,12 @@
 //! `insert-observers`: decides which values are watched during calibration.
 //!
 //! Watching does not rewire anything: the list is a side table that the executor is given. A value is
-//! watched if a target could quantize it: an activation that a unit with an integer kernel reads or makes.
+//! watched if a target could quantize it: an activation that a unit with an integer kernel reads or makes, or that an
+//! operator could quantize in every run.
 //! What lies inside a unit (between a Conv and the Relu it absorbs) and constants need no watching.
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use crate::plan::{resolve_target, sites, units};
+use crate::plan::{dynamic_reads, resolve_target, sites, units};
 use squint_ir::{Model, ValueTable};
 use squint_targets::Support;
 
@@ -31,14 +32,14 @@ impl Pass for InsertObservers {
         let mut seen = ValueTable::new();
         let mut observed = Vec::new();
         for unit in units(model.main(), target, &sites) {
-            if !matches!(unit.support, Support::Integer { .. }) {
-                continue;
+            let mut watched = Vec::new();
+            if matches!(unit.support, Support::Integer { .. }) {
+                watched.extend(unit.reads.iter().chain(&unit.makes).copied());
             }
-            for v in unit.reads.into_iter().chain(unit.makes) {
-                if seen.insert(v, ()).is_none() {
-                    observed.push(v);
-                }
+            if let Some(kernel) = &unit.dynamic {
+                watched.extend(dynamic_reads(&sites[unit.site].1, kernel));
             }
+            observed.extend(watched.into_iter().filter(|v| seen.insert(*v, ()).is_none()));
         }
         cx.observed = observed;
         Ok(Changed::No)

@@ -1,6 +1,6 @@
 //! The compiler from top to bottom: read this to know what squint does.
 
-use crate::config::{Config, OperatorFormat};
+use crate::config::{Config, OperatorFormat, Scheme};
 use crate::pass::{Changed, Pass, PassCx, PassError};
 use crate::recording::{DataRecord, Recording};
 use crate::report::{Notes, Report};
@@ -42,6 +42,8 @@ const QUANTIZE: &[&dyn Pass] = &[
     &plan::PlanQuantization,
     // Reads only the plan.
     &emit_qdq::EmitQdq,
+    // Reads and leaves float values, whichever way those before and behind it went.
+    &emit_dynamic::EmitDynamic,
     // [`OperatorFormat::Qoperator`] is made of it here, by `lower-qoperator`.
     &eliminate_dead_code::EliminateDeadCode,
     &finish::Finish,
@@ -216,6 +218,31 @@ pub fn quantize_recorded(
     Ok(report)
 }
 
+/// Quantizes a model without data: operators that can quantize their activations in every run do, as long as lengths
+/// that are known do not say that float is faster. The scheme must be [`Scheme::Dynamic`].
+///
+/// # Errors
+/// If the model is not well-formed, or another scheme is asked for.
+pub fn quantize_dynamic(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<Report, PassError> {
+    let (mut report, cx) = plan_until(model, &Source::Nothing, config, hooks, &quantize_passes(config))?;
+    report.nodes = cx.plan.report;
+    Ok(report)
+}
+
+/// Does all that [`quantize_dynamic`] does up to the plan, and leaves the fused float graph in `model`.
+///
+/// # Errors
+/// As [`quantize_dynamic`].
+pub fn plan_dynamic(
+    model: &mut Model,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<(Report, plan::QuantPlan), PassError> {
+    let (mut report, cx) = plan_until(model, &Source::Nothing, config, hooks, &QUANTIZE[..1])?;
+    report.nodes = cx.plan.report.clone();
+    Ok((report, cx.plan))
+}
+
 /// Does all that [`quantize_recorded`] does up to the plan, and leaves the fused float graph in `model`.
 ///
 /// # Errors
@@ -235,6 +262,7 @@ pub fn plan_recorded(
 enum Source<'a> {
     Samples(&'a dyn Execute, &'a dyn Samples),
     Recording(&'a Recording),
+    Nothing,
 }
 
 fn plan_until<'a>(
@@ -257,6 +285,13 @@ fn plan_until<'a>(
             let start = Instant::now();
             cx.statistics = recording.statistics(model, &cx.observed)?;
             timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
+        }
+        Source::Nothing if config.scheme == Scheme::Dynamic => timing.push((calibrate::NAME, 0.0)),
+        Source::Nothing => {
+            return Err(PassError::Config(format!(
+                "the scheme `{}` needs ranges measured on data",
+                config.scheme
+            )));
         }
     }
     timing.extend(run(last, model, &mut cx, hooks)?);

@@ -3,16 +3,20 @@
 //! 1. [`sites`]: each operator with what is known of its operands.
 //! 2. [`units`]: an operator and the clamps it absorbs are decided together; the target says which units
 //!    have an integer kernel, and some are fixed to float beforehand, each with its reason.
-//! 3. [`place`]: which units run in integers, all at once, as a minimum cut.
-//! 4. [`params`]: scales and zero points of the values between them, and of the weights.
+//! 3. [`place`]: which units run in integers, all at once, as a minimum cut; and which of the others are faster if
+//!    they quantize their activations in every run.
+//! 4. [`params`]: scales and zero points of the values between them, and of the weights ([`dynamic`] where scales of
+//!    activations are not planned).
 //!
 //! The result, a [`QuantPlan`], prints as text, so that decisions are tested without graph surgery.
 
 mod cut;
+mod dynamic;
 mod params;
 mod place;
 mod units;
 
+pub(crate) use dynamic::{reads as dynamic_reads, rows};
 pub(crate) use units::units;
 
 use crate::calibration::saturation::weight_levels;
@@ -38,6 +42,8 @@ pub struct QuantPlan {
     pub values: ValueTable<ValuePlan>,
     /// Quantized weights and biases of integer contractions.
     pub weights: OpTable<WeightPlan>,
+    /// Operators that quantize their activations in every run.
+    pub dynamic: OpTable<DynamicPlan>,
     /// The same for the user, in order of execution.
     pub report: Vec<NodeReport>,
 }
@@ -47,6 +53,8 @@ pub struct QuantPlan {
 pub enum OpPlan {
     /// Runs in this integer kernel.
     Integer(&'static str),
+    /// Runs in this integer kernel, between float values: its activations are quantized in every run.
+    Dynamic(&'static str),
     /// Disappears into the integer operator before it.
     Absorbed(OpId),
     /// Runs in float, for this reason.
@@ -99,6 +107,15 @@ impl WeightPlan {
     }
 }
 
+/// The decision on an operator that quantizes its activations in every run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DynamicPlan {
+    /// The activations it quantizes.
+    pub reads: Vec<ValueId>,
+    /// Its weights, each as a matrix whose axis 0 or 1 counts channels.
+    pub weights: Vec<WeightPlan>,
+}
+
 /// The pass.
 pub(crate) struct PlanQuantization;
 
@@ -135,6 +152,8 @@ pub struct Steering {
     pub ranges: Option<(Method, Arc<ValueTable<Range>>)>,
     /// Error at the outputs from quantizing each value alone.
     pub errors: ValueTable<f64>,
+    /// The same from quantizing it in every run.
+    pub dynamic_errors: ValueTable<f64>,
     /// Nanoseconds that a unit of that error is worth.
     pub price: f64,
 }
@@ -152,20 +171,34 @@ impl<'m> Draft<'m> {
         let target = resolve_target(&cx.config.target)?;
         let sites = sites(model, cx)?;
         let mut units = units::units(model.main(), target, &sites);
-        units::fix(model, cx, &sites, &mut units);
+        units::fix(model, cx, target, &sites, &mut units);
         Ok(Draft { model, target, sites, units })
     }
 
     /// A plan, without its report. Scales of weights, which take longest, only on request.
     pub(crate) fn plan(&self, cx: &PassCx<'_>, steering: &Steering, weights: bool) -> QuantPlan {
-        let price = |v| steering.errors.get(v).map_or(0, |e| (e * steering.price).min(MAX_PRICE) as u64);
-        let integer = place::place(self.model.main(), self.target, &self.sites, &self.units, &price);
+        let price = |errors: &ValueTable<f64>, v| {
+            errors.get(v).map_or(0, |e| (e * steering.price).min(MAX_PRICE) as u64)
+        };
+        let prices = place::Prices {
+            planned: &|v| price(&steering.errors, v),
+            dynamic: &|v| price(&steering.dynamic_errors, v),
+        };
+        let placed = place::place(self.model.main(), self.target, &self.sites, &self.units, &prices);
         let (method, ranges) = match &steering.ranges {
             Some((method, ranges)) => (*method, ranges.clone()),
             None => (cx.config.method, self.solve(cx, cx.config.method)),
         };
         let choice = params::Choice { method, ranges, weights };
-        params::plan(self.model, cx, self.target, &self.sites, &self.units, &integer, choice)
+        params::plan(self.model, cx, self.target, &self.sites, &self.units, &placed, choice)
+    }
+
+    /// The values that operators could quantize in every run, in order of execution.
+    pub(crate) fn dynamic_reads(&self) -> Vec<ValueId> {
+        let mut seen = ValueTable::new();
+        let all = self.units.iter().filter_map(|u| Some((u, u.dynamic.as_ref()?)));
+        let reads = all.flat_map(|(unit, d)| dynamic::reads(&self.sites[unit.site].1, d));
+        reads.filter(|v| seen.insert(*v, ()).is_none()).collect()
     }
 
     /// The ranges of all observed values by a method.
@@ -217,10 +250,10 @@ fn report(model: &Model, plan: &QuantPlan, sites: &[(OpId, Site<'_>)]) -> Result
     }
     let row = |op: OpId| {
         let fate = match plan.ops.get(op) {
-            Some(OpPlan::Integer(kernel)) => Fate::Integer(kernel),
+            Some(OpPlan::Integer(kernel) | OpPlan::Dynamic(kernel)) => Fate::Integer(kernel),
             Some(OpPlan::Absorbed(into)) => match plan.ops.get(*into) {
                 Some(OpPlan::Integer(kernel)) => Fate::Integer(kernel),
-                _ => Fate::Float("follows an operator that stays float".into()),
+                _ => Fate::Float("follows an operator that leaves its result in float".into()),
             },
             Some(OpPlan::Float(why)) => Fate::Float(why.clone()),
             Some(OpPlan::Plain) => Fate::Plain,
@@ -233,6 +266,11 @@ fn report(model: &Model, plan: &QuantPlan, sites: &[(OpId, Site<'_>)]) -> Result
 }
 
 impl QuantPlan {
+    /// True if nothing is quantized.
+    pub fn is_float(&self) -> bool {
+        self.values.iter().next().is_none() && self.dynamic.iter().next().is_none()
+    }
+
     /// The plan as text: one line for each operator, followed by the values it quantizes.
     pub fn to_text(&self, g: &Graph) -> String {
         let mut out = String::new();
@@ -242,13 +280,15 @@ impl QuantPlan {
         for op in g.topo().unwrap_or_default() {
             let decision = match self.ops.get(op) {
                 Some(OpPlan::Integer(kernel)) => format!("integer {kernel}"),
+                Some(OpPlan::Dynamic(kernel)) => format!("dynamic {kernel}"),
                 Some(OpPlan::Absorbed(into)) => format!("absorbed by {}", g.label(*into)),
                 Some(OpPlan::Float(why)) => format!("float: {why}"),
                 Some(OpPlan::Plain) => "plain".into(),
                 None => "float: unknown operator".into(),
             };
             let _ = writeln!(out, "{} {}: {decision}", g.op(op).qualified_type(), g.label(op));
-            if let Some(w) = self.weights.get(op) {
+            let dynamic = self.dynamic.get(op).map_or(&[][..], |d| &d.weights);
+            for w in self.weights.get(op).into_iter().chain(dynamic) {
                 let per =
                     w.axis.map_or("per tensor".into(), |a| format!("axis {a}, {} channels", w.params.len()));
                 let _ = writeln!(out, "  weight {} {per}", w.dtype);

@@ -6,14 +6,17 @@
 //! 2. *Placement.* If the outputs are still worse than the bound, each quantized value is tried alone; its
 //!    error becomes a price on quantizing it, which the minimum cut of the placement weighs against speed.
 //!    The lowest price of error at which the simulated plan meets the bound is found by bisection: the
-//!    fastest plan, as costs go, that is accurate enough.
+//!    fastest plan, as costs go, that is accurate enough. A scale found in every run has a price of its own, so that
+//!    an operator that planned scales hurt goes over to those where they are cheaper than float.
+//! 3. *Recurrences.* A model that feeds states back is tried over a sequence of steps ([`crate::feedback`]).
 
 use crate::calibration::Method;
+use crate::feedback::{Sequence, states};
 use crate::pass::{PassCx, PassError};
-use crate::plan::{Draft, QuantPlan, Steering};
+use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::simulate::{Deviation, Simulator};
+use squint_ir::Model;
 use squint_ir::execute::{Samples, Session};
-use squint_ir::{Model, Type, ValueId};
 
 /// Name of the stage.
 pub(crate) const NAME: &str = "refine";
@@ -50,7 +53,7 @@ pub(crate) fn refine(
     let solved = |method| Steering { ranges: Some((method, draft.solve(cx, method))), ..Steering::default() };
     let mut steering = solved(cx.config.method);
     let mut plan = draft.plan(cx, &steering, false);
-    if plan.values.iter().next().is_none() {
+    if plan.is_float() {
         return Ok(());
     }
     let observed = cx.observed.clone();
@@ -66,7 +69,8 @@ pub(crate) fn refine(
             }
         }
     }
-    let wanted = if feeds_back(model) { cx.config.min_sqnr.max(FEEDBACK_SQNR) } else { cx.config.min_sqnr };
+    let states = states(model);
+    let wanted = if !states.is_empty() { cx.config.min_sqnr.max(FEEDBACK_SQNR) } else { cx.config.min_sqnr };
     let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips: MAX_FLIPS };
     if bound.holds(deviation) {
         cx.steering = steering;
@@ -76,15 +80,19 @@ pub(crate) fn refine(
     let simulator = Simulator::new(model, session, &observed, samples, MORE_SAMPLES, cx.config)?;
     let deviation = simulator.deviation(&plan)?;
     if !bound.holds(deviation) {
-        if feeds_back(model) {
-            // Errors would add up from step to step, also those too small to be told on single steps.
-            for (v, _) in plan.values.iter() {
-                steering.errors.insert(v, 1.0);
-            }
-            steering.price = f64::MAX;
-        } else {
+        if states.is_empty() {
             steering.errors = simulator.error_of_each(&plan, SINGLE_RUNS)?;
-            steering.price = price(cx, &draft, &simulator, &steering, bound)?;
+            steering.dynamic_errors = simulator.error_of_each_dynamic(&draft.dynamic_reads(), SINGLE_RUNS)?;
+            let holds = |plan: &QuantPlan| Ok(bound.holds(simulator.deviation(plan)?));
+            steering.price = price(cx, &draft, &steering, &holds)?;
+        } else {
+            feed_back(
+                cx,
+                &draft,
+                &simulator,
+                &Sequence::new(&states, &simulator, samples, STEPS)?,
+                &mut steering,
+            )?;
         }
         let before = deviation.sqnr();
         cx.notes.add(
@@ -101,24 +109,37 @@ pub(crate) fn refine(
     Ok(())
 }
 
-/// The bound for models that feed states back, where errors add up from step to step.
+/// The bound on single steps of models that feed states back, where errors add up from step to step, also those too
+/// small to be told on single steps.
 const FEEDBACK_SQNR: f64 = 60.0;
 
-/// True if a model looks like one step of a recurrence: besides its data it has an input and an output of
-/// the same type and shape, but perhaps for the batch: the state. (A cache that grows has another shape.)
-fn feeds_back(model: &Model) -> bool {
-    let g = model.main();
-    let same = |i: &Type, o: &Type| match (i.shape(), o.shape()) {
-        (Some(a), Some(b)) if a.len() > 1 && a.len() == b.len() && i.dtype() == o.dtype() => {
-            let mut lengths = a.iter().zip(b).map(|(a, b)| (a.known(), b.known()));
-            let batch = lengths.next().is_none_or(|(a, b)| a.is_none() || b.is_none() || a == b);
-            batch && lengths.all(|(a, b)| a.is_some() && a == b)
-        }
-        _ => false,
-    };
-    let state =
-        |o: &ValueId| g.inputs.iter().any(|i| g.ty(*i).zip(g.ty(*o)).is_some_and(|(i, o)| same(i, o)));
-    g.inputs.len() > 1 && g.outputs.len() > 1 && g.outputs.iter().any(state)
+/// The bound on a sequence of steps of such models, in dB.
+const SEQUENCE_SQNR: f64 = 30.0;
+
+/// Steps of the sequence.
+const STEPS: usize = 32;
+
+/// Prices for a model that feeds states back: no scale is planned, since states leave their ranges; and of operators
+/// that find scales in every run, as many stay in float as a sequence of steps needs.
+fn feed_back(
+    cx: &PassCx<'_>,
+    draft: &Draft<'_>,
+    simulator: &Simulator<'_>,
+    sequence: &Sequence<'_>,
+    steering: &mut Steering,
+) -> Result<(), PassError> {
+    for v in &cx.observed {
+        steering.errors.insert(*v, f64::INFINITY);
+    }
+    steering.price = 1.0;
+    let bound = Bound { error: 10f64.powf(-SEQUENCE_SQNR / 10.0), flips: MAX_FLIPS };
+    let holds = |plan: &QuantPlan| Ok(bound.holds(sequence.deviation(simulator, plan)?));
+    let plan = draft.plan(cx, steering, false);
+    if !plan.is_float() && !holds(&plan)? {
+        steering.dynamic_errors = simulator.error_of_each_dynamic(&draft.dynamic_reads(), SINGLE_RUNS)?;
+        steering.price = price(cx, draft, steering, &holds)?;
+    }
+    Ok(())
 }
 
 /// A method replaces another only if its error is this much smaller: few samples decide.
@@ -141,9 +162,8 @@ impl Bound {
 fn price(
     cx: &PassCx<'_>,
     draft: &Draft<'_>,
-    simulator: &Simulator<'_>,
     steering: &Steering,
-    bound: Bound,
+    holds: &dyn Fn(&QuantPlan) -> Result<bool, PassError>,
 ) -> Result<f64, PassError> {
     // From a microsecond to an hour for an error as large as the signal.
     let (mut low, mut high) = (10i32, 62i32);
@@ -155,7 +175,7 @@ fn price(
         let known = seen.iter().find(|(s, _)| *s == shape).map(|(_, ok)| *ok);
         let ok = match known {
             Some(ok) => ok,
-            None => bound.holds(simulator.deviation(&plan)?),
+            None => holds(&plan)?,
         };
         seen.push((shape, ok));
         if ok { high = middle } else { low = middle }
@@ -163,40 +183,15 @@ fn price(
     Ok(2f64.powi(high))
 }
 
-/// Which of the values that can be quantized are.
+/// Which of the values that can be quantized are, and which operators quantize theirs in every run.
 fn fingerprint(plan: &QuantPlan, steering: &Steering) -> Vec<bool> {
-    steering.errors.iter().map(|(v, _)| plan.values.contains(v)).collect()
+    let values = steering.errors.iter().map(|(v, _)| plan.values.contains(v));
+    values.chain(plan.ops.iter().map(|(_, decision)| matches!(decision, OpPlan::Dynamic(_)))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use squint_ir::{DType, Dim};
-
-    fn model(inputs: &[u64], outputs: &[u64]) -> Model {
-        let mut m = Model::new("g", 17);
-        let g = m.main_mut();
-        let ty = |n: &u64| Some(Type::tensor(DType::Float, Some(vec![Dim::Known(1), Dim::Known(*n)])));
-        g.inputs = inputs.iter().map(|n| g.add_value("x", ty(n))).collect();
-        g.outputs = outputs.iter().map(|n| g.add_value("y", ty(n))).collect();
-        m
-    }
-
-    #[test]
-    fn states_are_told_from_data() {
-        assert!(feeds_back(&model(&[257, 128], &[257, 128])));
-        assert!(feeds_back(&model(&[512, 64], &[1, 64])));
-        let mut symbolic = model(&[512, 64], &[1, 64]);
-        let state = symbolic.main().outputs[1];
-        let shape = vec![Dim::Symbol("N".into()), Dim::Known(64)];
-        symbolic.main_mut().set_type(state, Some(Type::tensor(DType::Float, Some(shape))));
-        assert!(feeds_back(&symbolic));
-        // One step of nothing: a filter, and a network of several heads.
-        assert!(!feeds_back(&model(&[512], &[512])));
-        assert!(!feeds_back(&model(&[512], &[4, 512])));
-        assert!(!feeds_back(&model(&[3, 5], &[7, 9])));
-    }
-
     #[test]
     fn a_bound_holds_for_both_measures() {
         let bound = Bound { error: 0.01, flips: 0.02 };

@@ -1,5 +1,6 @@
 //! What a plan does to the outputs, without the target's runtime: the float graph is run with every planned
-//! value rounded to its grid as soon as it is made.
+//! value rounded to its grid as soon as it is made, and every value that is quantized in every run to the grid of the
+//! range that it has then.
 //!
 //! The simulation leaves out the rounding of weights and the differences between kernels; both are small
 //! beside that of activations at 8 bits, and the same for all plans that are compared.
@@ -10,9 +11,9 @@ use crate::pass::PassError;
 use crate::plan::QuantPlan;
 use multiversion::multiversion;
 use rayon::prelude::*;
-use squint_ir::affine::QuantParams;
+use squint_ir::affine::{Grid, QuantParams};
 use squint_ir::execute::{Sample, Samples, Session};
-use squint_ir::{DType, Model, Tensor, ValueId, ValueTable};
+use squint_ir::{DType, Graph, Model, Tensor, ValueId, ValueTable};
 
 /// A few samples with their float outputs.
 pub(crate) struct Simulator<'a> {
@@ -20,7 +21,7 @@ pub(crate) struct Simulator<'a> {
     observed: &'a [ValueId],
     samples: Vec<Sample>,
     references: Vec<Vec<Tensor>>,
-    /// Outputs that are probabilities of classes along their last axis.
+    /// Outputs that are scores of classes along their last axis.
     classes: Vec<bool>,
     pool: rayon::ThreadPool,
 }
@@ -41,7 +42,29 @@ impl Deviation {
     }
 }
 
-/// Rows of class probabilities from which a share of flips means something.
+/// True for probabilities, and for what a matrix of weights gives, if those are more numbers than a box has: logits.
+fn scores_classes(g: &Graph, output: ValueId) -> bool {
+    let Some((op, _)) = g.producer(output) else { return false };
+    let operand = |slot| g.operand(op, slot);
+    match g.op(op).op_type.as_str() {
+        "Softmax" | "LogSoftmax" => true,
+        "Gemm" | "MatMul" => {
+            let by_row = g.op(op).int("transB").unwrap_or(0) != 0;
+            let dims = operand(1).and_then(|w| g.konst(w)).map(|w| w.dims());
+            dims.and_then(|d| if by_row { d.first() } else { d.last() }).is_some_and(|n| *n > BOX)
+        }
+        // The bias of a product.
+        "Add" => {
+            (0..2).any(|slot| operand(slot).is_some_and(|x| g.only_use(x).is_some() && scores_classes(g, x)))
+        }
+        _ => false,
+    }
+}
+
+/// Numbers that describe a box.
+const BOX: usize = 4;
+
+/// Rows of class scores from which a share of flips means something.
 const ENOUGH_ROWS: usize = 64;
 
 impl<'a> Simulator<'a> {
@@ -65,8 +88,7 @@ impl<'a> Simulator<'a> {
         let run = |s: &Sample| session.run(s, &mut |_, _, _| None);
         let references = pool.install(|| picked.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
         let g = model.main();
-        let is_softmax = |v: &ValueId| g.producer(*v).is_some_and(|(op, _)| g.op(op).is("Softmax"));
-        let classes = g.outputs.iter().map(is_softmax).collect();
+        let classes = g.outputs.iter().map(|v| scores_classes(g, *v)).collect();
         Ok(Simulator { session, observed, samples: picked, references, classes, pool })
     }
 
@@ -75,14 +97,36 @@ impl<'a> Simulator<'a> {
     /// # Errors
     /// If the executor fails.
     pub(crate) fn deviation(&self, plan: &QuantPlan) -> Result<Deviation, PassError> {
-        let grids: Vec<_> =
-            self.observed.iter().map(|v| plan.values.get(*v).map(|p| (p.dtype, p.params))).collect();
-        let run = |sample: &Sample| {
-            self.session.run(sample, &mut |slot, _, data| grids[slot].map(|(d, p)| round_to_grid(data, d, p)))
-        };
+        let roundings = self.roundings(plan);
+        let run = |sample: &Sample| self.run(sample, &roundings);
         let outputs =
             self.pool.install(|| self.samples.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
-        Ok(self.compare(&outputs, self.samples.len()))
+        Ok(self.compare(&self.references, &outputs))
+    }
+
+    /// How a plan rounds each observed value.
+    pub(crate) fn roundings(&self, plan: &QuantPlan) -> Vec<Option<Rounding>> {
+        let mut dynamic = ValueTable::new();
+        for v in plan.dynamic.iter().flat_map(|(_, d)| &d.reads) {
+            dynamic.insert(*v, ());
+        }
+        let of = |v: &ValueId| match plan.values.get(*v) {
+            Some(p) => Some(Rounding::Planned(p.dtype, p.params)),
+            None => dynamic.contains(*v).then_some(Rounding::Dynamic),
+        };
+        self.observed.iter().map(of).collect()
+    }
+
+    /// The outputs for a sample, with observed values rounded.
+    ///
+    /// # Errors
+    /// If the executor fails.
+    pub(crate) fn run(
+        &self,
+        sample: &Sample,
+        roundings: &[Option<Rounding>],
+    ) -> Result<Vec<Tensor>, PassError> {
+        Ok(self.session.run(sample, &mut |slot, _, data| roundings[slot].map(|r| r.round(data)))?)
     }
 
     /// The error at the outputs from quantizing each planned value alone, with no more than about `runs`
@@ -92,18 +136,33 @@ impl<'a> Simulator<'a> {
     /// # Errors
     /// If the executor fails.
     pub(crate) fn error_of_each(&self, plan: &QuantPlan, runs: usize) -> Result<ValueTable<f64>, PassError> {
-        let grids: Vec<_> =
-            self.observed.iter().map(|v| plan.values.get(*v).map(|p| (p.dtype, p.params))).collect();
-        let planned: Vec<usize> = (0..grids.len()).filter(|slot| grids[*slot].is_some()).collect();
-        let n = (runs / planned.len().max(1)).clamp(1, self.samples.len());
-        let groups: Vec<&[usize]> = planned.chunks(planned.len().div_ceil(runs).max(1)).collect();
+        let planned = |v: &ValueId| plan.values.get(*v).map(|p| Rounding::Planned(p.dtype, p.params));
+        self.alone(self.observed.iter().map(planned).collect(), runs)
+    }
+
+    /// The same from quantizing each of these values in every run.
+    ///
+    /// # Errors
+    /// If the executor fails.
+    pub(crate) fn error_of_each_dynamic(
+        &self,
+        values: &[ValueId],
+        runs: usize,
+    ) -> Result<ValueTable<f64>, PassError> {
+        let chosen = |v: &ValueId| values.contains(v).then_some(Rounding::Dynamic);
+        self.alone(self.observed.iter().map(chosen).collect(), runs)
+    }
+
+    fn alone(&self, roundings: Vec<Option<Rounding>>, runs: usize) -> Result<ValueTable<f64>, PassError> {
+        let rounded: Vec<usize> = (0..roundings.len()).filter(|slot| roundings[*slot].is_some()).collect();
+        let n = (runs / rounded.len().max(1)).clamp(1, self.samples.len());
+        let groups: Vec<&[usize]> = rounded.chunks(rounded.len().div_ceil(runs).max(1)).collect();
         let one = |group: &&[usize]| {
-            let chosen = |slot: usize| grids[slot].filter(|_| group.contains(&slot));
-            let run = |s: &Sample| {
-                self.session.run(s, &mut |slot, _, data| chosen(slot).map(|(d, p)| round_to_grid(data, d, p)))
-            };
-            let outputs = self.samples[..n].iter().map(run).collect::<Result<Vec<_>, _>>()?;
-            Ok(self.compare(&outputs, n).error / group.len() as f64)
+            let chosen = |slot: usize| roundings[slot].filter(|_| group.contains(&slot));
+            let chosen: Vec<_> = (0..roundings.len()).map(chosen).collect();
+            let outputs =
+                self.samples[..n].iter().map(|s| self.run(s, &chosen)).collect::<Result<Vec<_>, _>>()?;
+            Ok(self.compare(&self.references[..n], &outputs).error / group.len() as f64)
         };
         let errors =
             self.pool.install(|| groups.par_iter().map(one).collect::<Result<Vec<_>, PassError>>())?;
@@ -116,11 +175,12 @@ impl<'a> Simulator<'a> {
         Ok(table)
     }
 
-    fn compare(&self, outputs: &[Vec<Tensor>], n: usize) -> Deviation {
+    /// The difference between the outputs of some runs in float and of as many others.
+    pub(crate) fn compare(&self, references: &[Vec<Tensor>], outputs: &[Vec<Tensor>]) -> Deviation {
         let (mut errors, mut flips): (Vec<f64>, f64) = (Vec::new(), 0.0);
         for (i, classes) in self.classes.iter().enumerate() {
             let (mut signal, mut noise, mut rows, mut flipped) = (0.0, 0.0, 0usize, 0usize);
-            for (reference, output) in self.references[..n].iter().zip(outputs) {
+            for (reference, output) in references.iter().zip(outputs) {
                 let (r, o) = (&reference[i], &output[i]);
                 if !r.dtype().is_float() || r.dims() != o.dims() {
                     continue;
@@ -147,6 +207,27 @@ impl<'a> Simulator<'a> {
         }
         let error = if errors.is_empty() { 0.0 } else { errors.iter().sum::<f64>() / errors.len() as f64 };
         Deviation { error, flips }
+    }
+}
+
+/// How a value is quantized.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rounding {
+    /// By a scale that is planned.
+    Planned(DType, QuantParams),
+    /// By the range that it has: all of it, in unsigned levels, as DynamicQuantizeLinear does.
+    Dynamic,
+}
+
+impl Rounding {
+    fn round(self, data: &[f32]) -> Vec<f32> {
+        match self {
+            Rounding::Planned(dtype, params) => round_to_grid(data, dtype, params),
+            Rounding::Dynamic => {
+                let (lo, hi) = data.iter().fold((0f32, 0f32), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
+                round_to_grid(data, DType::Uint8, Grid::U8.params(lo, hi))
+            }
+        }
     }
 }
 
@@ -189,7 +270,7 @@ fn largest(row: &[f32]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::ValuePlan;
+    use crate::plan::{DynamicPlan, ValuePlan};
     use squint_ir::OpSpec;
     use squint_ir::execute::{ExecuteError, Observer};
 
@@ -248,6 +329,24 @@ mod tests {
         // Half of the ramp is clipped.
         assert!(at(0.004).sqnr() < 10.0);
         assert_eq!(s.error_of_each(&plan(y, 0.05), 4).unwrap().get(y), Some(&coarse.error));
+    }
+
+    #[test]
+    fn a_value_quantized_in_every_run_is_never_clipped() {
+        let (m, y) = model("Relu");
+        let config = Config::new("cpu-vnni");
+        let observed = [y];
+        let s = Simulator::new(&m, &Identity, &observed, &Ramp, 4, &config).unwrap();
+        let mut dynamic = QuantPlan::default();
+        let op = m.main().producer(y).unwrap().0;
+        dynamic.dynamic.insert(op, DynamicPlan { reads: vec![y], weights: Vec::new() });
+        let found = s.deviation(&dynamic).unwrap();
+        assert!(found.error > 0.0 && found.sqnr() > 50.0);
+        // Far beyond what a planned scale would cover.
+        let wide: Vec<f32> = (0..200).map(|i| i as f32).collect();
+        let rounded = Rounding::Dynamic.round(&wide);
+        assert!(wide.iter().zip(&rounded).all(|(x, y)| (x - y).abs() < 0.5));
+        assert_eq!(s.error_of_each_dynamic(&[y], 4).unwrap().get(y), Some(&found.error));
     }
 
     #[test]

@@ -38,13 +38,14 @@ impl Explain {
         let start = Instant::now();
         let mut model = self.model.load_valid(talk)?;
         let config = self.compile.config(&model, talk)?;
-        let source = self.stats.or_data(&self.data, &model, talk)?;
+        let source = self.stats.or_data(&self.data, config.scheme, &model, talk)?;
         let loaded = start.elapsed().as_secs_f64();
         let bar = Bar::new(talk);
         let hooks = Hooks { progress: &bar, ..Hooks::default() };
         let done = match &source {
             Source::Stats(recording) => squint::plan_recorded(&mut model, recording, &config, &hooks),
             Source::Data(data) => squint::plan(&mut model, data, &config, &hooks),
+            Source::Nothing => squint::plan_dynamic(&mut model, &config, &hooks),
         };
         bar.clear();
         let (report, plan) = done?;

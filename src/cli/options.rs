@@ -7,7 +7,7 @@ use squint::data::{Channels, Layout, Letterbox, PRESETS, Preprocessing, Preset, 
 use squint::passes::calibration::Constraints;
 use squint::passes::calibration::weights::WeightMethod;
 use squint::targets::{host, target, targets};
-use squint::{Config, DataOptions, Dataset, Method, Model, OperatorFormat, Samples};
+use squint::{Config, DataOptions, Dataset, Method, Model, OperatorFormat, Samples, Scheme};
 use std::num::NonZeroUsize;
 
 /// How a report is written.
@@ -44,6 +44,10 @@ pub(crate) struct CompileFlags {
     /// must not depend on the machine that squint runs on.
     #[arg(long, value_name = "NAME", env = "SQUINT_TARGET", hide_env_values = true, default_value = "host")]
     target: String,
+    /// When activations are quantized: auto, static (by scales from measured ranges) or dynamic (by the range that
+    /// they have in each run; needs no data).
+    #[arg(long, value_name = "SCHEME", default_value = "auto")]
+    pub(crate) scheme: Scheme,
     /// How ranges of activations are chosen: auto, minmax, percentile[:P], entropy, mse, lp:P or
     /// mean-minmax.
     #[arg(long, value_name = "METHOD", default_value = "auto")]
@@ -117,6 +121,7 @@ impl CompileFlags {
     /// If there is no such target.
     pub(crate) fn config(&self, model: &Model, talk: &Talk) -> Result<Config, Failure> {
         let mut config = Config::new(known_target(&self.target)?);
+        config.scheme = self.scheme;
         config.method = self.method;
         config.weight_method = self.weight_method;
         if !(self.min_range >= 0.0 && self.min_range.is_finite()) {
@@ -146,7 +151,7 @@ impl DataFlags {
             return Err(Failure::with_help(
                 "static quantization needs calibration data: ranges of activations are measured on it",
                 "give some typical inputs with `--data PATH`, for example a folder of images or an `.npz` file; \
-                 64 to 500 samples are usual",
+                 64 to 500 samples are usual (`--scheme dynamic` needs none)",
             ));
         }
         let own = Preprocessing {

@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Quantize a model, with ranges measured on calibration data.
+/// Quantize a model, with ranges measured on calibration data, or found in every run.
 ///
 /// What becomes of each operator is decided by what the target runtime executes in integers; `squint
 /// explain` shows it without writing anything.
@@ -50,7 +50,7 @@ impl Quantize {
         let before = size_on_disk(&self.model.path, &model)?;
         let mut config = self.compile.config(&model, talk)?;
         config.format = self.format.into();
-        let source = self.stats.or_data(&self.data, &model, talk)?;
+        let source = self.stats.or_data(&self.data, config.scheme, &model, talk)?;
         config.data_description = source.preprocessing();
         let loaded = start.elapsed().as_secs_f64();
 
@@ -68,6 +68,7 @@ impl Quantize {
         let done = match &source {
             Source::Stats(recording) => squint::quantize_recorded(&mut model, recording, &config, &hooks),
             Source::Data(data) => squint::quantize_with(&mut model, &Tract, data, &config, &hooks),
+            Source::Nothing => squint::quantize_dynamic(&mut model, &config, &hooks),
         };
         bar.clear();
         if let Some(e) = dump.as_ref().and_then(|d| d.failure.take()) {

@@ -8,7 +8,7 @@ use super::talk::Talk;
 use clap::{Args, Subcommand, ValueEnum};
 use show::Show;
 use squint::stats::{self, Recording, cache};
-use squint::{Dataset, Error, Method, Model};
+use squint::{Dataset, Error, Method, Model, Scheme};
 use std::path::{Path, PathBuf};
 
 /// Show, merge and export statistics that `squint calibrate` measured.
@@ -73,6 +73,8 @@ pub(crate) enum Source {
     Data(Dataset),
     /// Statistics measured before.
     Stats(Recording),
+    /// Nowhere: they are found in every run.
+    Nothing,
 }
 
 impl Source {
@@ -81,6 +83,7 @@ impl Source {
         match self {
             Source::Data(data) => data.preprocessing(),
             Source::Stats(recording) => recording.data.preprocessing.clone(),
+            Source::Nothing => String::new(),
         }
     }
 }
@@ -129,11 +132,20 @@ impl Export {
 }
 
 impl StatsFlags {
-    /// The statistics if there are any, otherwise the data.
+    /// The statistics if there are any, otherwise the data; neither is needed where ranges are found in every run.
     ///
     /// # Errors
     /// If they cannot be read or do not go together, or the data does not fit the model.
-    pub(crate) fn or_data(&self, data: &DataFlags, model: &Model, talk: &Talk) -> Result<Source, Failure> {
+    pub(crate) fn or_data(
+        &self,
+        data: &DataFlags,
+        scheme: Scheme,
+        model: &Model,
+        talk: &Talk,
+    ) -> Result<Source, Failure> {
+        if self.stats.is_empty() && data.data.is_empty() && scheme == Scheme::Dynamic {
+            return Ok(Source::Nothing);
+        }
         if self.stats.is_empty() {
             return Ok(Source::Data(data.open(model, talk)?));
         }

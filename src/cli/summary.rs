@@ -67,7 +67,11 @@ impl Summary<'_> {
             Some(o) => format!("quantized `{}` to `{}`", input.display(), o.display()),
             None => format!("`{}`", input.display()),
         };
-        format!("{head} for {} with {} samples\n{}", self.config.target, r.samples, out.trim_end())
+        let data = match r.samples {
+            0 => "without data".to_owned(),
+            n => format!("with {n} samples"),
+        };
+        format!("{head} for {} {data}\n{}", self.config.target, out.trim_end())
     }
 
     /// For programs.
@@ -81,6 +85,7 @@ impl Summary<'_> {
             "model": input.display().to_string(),
             "output": output.map(|o| o.display().to_string()),
             "target": self.config.target,
+            "scheme": self.config.scheme.to_string(),
             "method": self.config.method.to_string(),
             "weight_method": weight_method_name(self.config.weight_method),
             "samples": r.samples,

@@ -11,10 +11,11 @@
 //! runtime writes out after optimisation. What kernels cost was measured: [`table`].
 
 mod costs;
+mod dynamic;
 mod pairs;
 mod table;
 
-use crate::{Costs, FloatResult, Format, Operand, Pairs, Params, Site, Support, Target};
+use crate::{Costs, Dynamic, FloatResult, Format, Operand, Pairs, Params, Site, Support, Target};
 use squint_ir::affine::Grid;
 use squint_ir::{DType, Op};
 use squint_ops::Class;
@@ -130,6 +131,14 @@ impl Target for Cpu {
 
     fn saturating_pairs(&self, op: &Op, weight: &[usize]) -> Option<Pairs> {
         self.processor.saturates.then(|| pairs::of(op, weight, self.input_channels(op, weight))).flatten()
+    }
+
+    fn dynamic(&self, site: &Site<'_>) -> Dynamic {
+        dynamic::support(site)
+    }
+
+    fn dynamic_cost(&self, site: &Site<'_>, readers: usize) -> Option<u64> {
+        self.processor.dynamic(site, readers)
     }
 
     fn cost(&self, site: &Site<'_>) -> Costs {

@@ -45,6 +45,14 @@ pub trait Target: Sync {
     /// adds all of them exactly.
     fn saturating_pairs(&self, op: &Op, weight: &[usize]) -> Option<Pairs>;
 
+    /// What the runtime does with an operator that is to quantize its activations in every run, with the range that
+    /// they have in it.
+    fn dynamic(&self, site: &Site<'_>) -> Dynamic;
+
+    /// What it costs to run an operator in that way, if `readers` of its kind share the activation that it quantizes.
+    /// Nanoseconds of one core; `None` where lengths are unknown.
+    fn dynamic_cost(&self, site: &Site<'_>, readers: usize) -> Option<u64>;
+
     /// What it costs to run an operator, in nanoseconds of one core.
     fn cost(&self, site: &Site<'_>) -> Costs;
 
@@ -87,6 +95,29 @@ pub enum Support {
     },
     /// Not an operator of activations: nothing to quantize.
     Plain,
+}
+
+/// What a runtime does with an operator that is to quantize its activations in every run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dynamic {
+    /// It runs in an integer kernel, between float values.
+    Kernel(DynamicKernel),
+    /// It cannot.
+    None {
+        /// Why, in the user's language.
+        reason: &'static str,
+    },
+}
+
+/// An integer kernel that finds scales of activations itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DynamicKernel {
+    /// The kernel's name in the runtime.
+    pub name: &'static str,
+    /// Slots of the operands that it quantizes; those behind the first may be left out.
+    pub activations: &'static [u32],
+    /// Slots of its weights, each with one scale for each output channel.
+    pub weights: &'static [u32],
 }
 
 /// Whether an integer kernel can leave its result in float, without a QuantizeLinear behind it.

@@ -20,14 +20,15 @@ class Squint:
         """`squint quantize MODEL -o OUT --data DATA`; returns `output`."""
         output.parent.mkdir(parents=True, exist_ok=True)
         output.unlink(missing_ok=True)
-        self._run("quantize", str(model), "-o", str(output), "--data", str(data), *options)
+        self.run("quantize", str(model), "-o", str(output), "--data", str(data), *options)
         return output
 
     def print(self, model: Path) -> str:
         """`squint print MODEL`: the model as ONNX text."""
-        return self._run("print", "--full", str(model))
+        return self.run("print", "--full", str(model))
 
-    def _run(self, *arguments: str) -> str:
+    def run(self, *arguments: str) -> str:
+        """Any command; returns what it wrote to standard output."""
         command = [self._binary, *arguments]
         done = subprocess.run(
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_SECONDS

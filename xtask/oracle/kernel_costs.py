@@ -44,7 +44,7 @@ pub(in crate::cpu) const TABLE: Table = Table {{\
 TESTED = re.compile(r"t\d+(_|/|$)")
 BORDERS = {
     "QuantizeLinear": "QUANTIZE", "DequantizeLinear": "DEQUANTIZE", "Transpose": "TO_NHWC",
-    "ReorderInput": "BLOCK", "ReorderOutput": "UNBLOCK",
+    "ReorderInput": "BLOCK", "ReorderOutput": "UNBLOCK", "DynamicQuantizeLinear": "DYNAMIC_QUANTIZE",
 }
 TRUNCATED_NS = 500
 """The profile counts whole microseconds, rounded down."""

@@ -11,6 +11,7 @@ elements  elements of the result, with channels padded to what the kernel comput
 from collections.abc import Iterator
 from functools import partial
 
+import kernel_dynamic
 from kernel_models import Chain, Subject, repeat
 from processor import vnni
 
@@ -33,6 +34,7 @@ def subjects() -> Iterator[Subject]:
     yield from _pools()
     yield from _moves()
     yield from _borders()
+    yield from kernel_dynamic.subjects()
 
 
 def _padded(n: int, to: int) -> int:

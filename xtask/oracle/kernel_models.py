@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 17
+OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Chain:
 
     def __post_init__(self):
         self._input = list(self.shape)
-        self._random = np.random.default_rng(0)
+        self.random = np.random.default_rng(0)
         self.last = self._border("x") if self.quantized else "x"
 
     def model(self) -> onnx.ModelProto:
@@ -38,14 +38,14 @@ class Chain:
             self.nodes, "chain", [info("x", TensorProto.FLOAT, self._input)],
             [info(self.last, TensorProto.FLOAT, None)], self.constants,
         )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+        return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
 
     def conv(self, outputs: int, kernel: int = 1, stride: int = 1, group: int = 1, tested: bool = False) -> None:
         """A convolution with bias and `outputs` channels that keeps the size (but for the stride)."""
         inputs = self.shape[1] // group
         bound = 1.5 / np.sqrt(inputs * kernel * kernel)
         weight = self._weight([outputs, inputs, kernel, kernel], bound, axis=0)
-        bias = self._constant(np.zeros(outputs, np.float32))
+        bias = self.constant(np.zeros(outputs, np.float32))
         pads = [(kernel - 1) // 2] * 4
         self.apply("Conv", [self.last, weight, bias], tested, kernel_shape=[kernel] * 2, pads=pads,
                    strides=[stride] * 2, group=group)
@@ -67,7 +67,7 @@ class Chain:
         """A Gemm with bias on a matrix."""
         inputs = self.shape[-1]
         weight = self._weight([inputs, outputs], 1.5 / np.sqrt(inputs), axis=1)
-        self.apply("Gemm", [self.last, weight, self._constant(np.zeros(outputs, np.float32))], tested)
+        self.apply("Gemm", [self.last, weight, self.constant(np.zeros(outputs, np.float32))], tested)
         self.shape = [*self.shape[:-1], outputs]
 
     def apply(self, op_type: str, inputs: list[str], tested: bool = False, keep: bool = False, **attributes) -> str:
@@ -85,37 +85,38 @@ class Chain:
 
     def ints(self, values: list[int]) -> str:
         """A constant list of integers."""
-        return self._constant(np.array(values, np.int64))
+        return self.constant(np.array(values, np.int64))
 
     def floats(self, values: list[float]) -> str:
         """A constant list of numbers, never quantized."""
-        return self._constant(np.array(values, np.float32))
+        return self.constant(np.array(values, np.float32))
 
     def _border(self, value: str, keep: bool = False) -> str:
         """QuantizeLinear and DequantizeLinear. Scales differ, as they do in real models, unless `keep`."""
         if not keep:
             self._scale = np.float32(0.02 + 0.0001 * (len(self.nodes) % 17))
-        scale, zero = self._constant(self._scale), self._constant(np.uint8(128))
+        scale, zero = self.constant(self._scale), self.constant(np.uint8(128))
         quantized = f"{value}_q"
         self.nodes.append(helper.make_node("QuantizeLinear", [value, scale, zero], [quantized], name=quantized))
         return self._dequantized(quantized, self._scale, np.uint8(128))
 
     def _weight(self, shape: list[int], bound: float, axis: int) -> str:
-        values = self._random.uniform(-bound, bound, shape).astype(np.float32)
+        values = self.random.uniform(-bound, bound, shape).astype(np.float32)
         if not self.quantized:
-            return self._constant(values)
+            return self.constant(values)
         levels = np.clip(np.rint(values * (127 / bound)), -127, 127).astype(np.int8)
         scales = np.full(shape[axis], bound / 127, np.float32)
-        return self._dequantized(self._constant(levels), scales, np.zeros(shape[axis], np.int8), axis)
+        return self._dequantized(self.constant(levels), scales, np.zeros(shape[axis], np.int8), axis)
 
     def _dequantized(self, value: str, scale: np.ndarray, zero: np.ndarray, axis: int | None = None) -> str:
         result = f"{value}_dq"
         attributes = {} if axis is None else {"axis": axis}
-        inputs = [value, self._constant(scale), self._constant(zero)]
+        inputs = [value, self.constant(scale), self.constant(zero)]
         self.nodes.append(helper.make_node("DequantizeLinear", inputs, [result], name=result, **attributes))
         return result
 
-    def _constant(self, values: np.ndarray) -> str:
+    def constant(self, values: np.ndarray) -> str:
+        """A constant of its own type."""
         name = f"k{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(values), name))
         return name

@@ -53,12 +53,17 @@ def session(model: Path, optimized: Path | None = None) -> onnxruntime.Inference
 
 def coverage(model: Path) -> Coverage:
     """Counts the contractions of the graph that the runtime makes of `model`, subgraphs included."""
+    kernels = optimized_operators(model)
+    families = (INTEGER_KERNELS, FLOAT_KERNELS, FLOAT_CONVOLUTIONS)
+    return Coverage(*(sum(kernels[name] for name in family) for family in families))
+
+
+def optimized_operators(model: Path) -> Counter[str]:
+    """Histogram of operator types in the graph that the runtime makes of `model`."""
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder, "optimized.onnx")
         session(model, optimized)
-        kernels = operators(onnx.load(optimized, load_external_data=False).graph)
-    families = (INTEGER_KERNELS, FLOAT_KERNELS, FLOAT_CONVOLUTIONS)
-    return Coverage(*(sum(kernels[name] for name in family) for family in families))
+        return operators(onnx.load(optimized, load_external_data=False).graph)
 
 
 def operators(graph: onnx.GraphProto) -> Counter[str]:

@@ -13,6 +13,7 @@ import onnx
 import onnx.checker
 import onnx.parser
 
+import dynamic
 from cases import CASES, QUICK_START, Case
 from compiler import Squint
 from measure import all_finite, coverage, operators, sqnr
@@ -25,6 +26,8 @@ def main() -> int:
     arguments = _arguments()
     squint = Squint(arguments.squint)
     report = Report()
+    if arguments.only in (None, dynamic.NAME):
+        dynamic.check(squint, arguments.work / "models" / dynamic.NAME, report)
     for case in _selected(arguments):
         with report.step(f"{case.name}/run"):
             run_case(case, _subject(case, arguments), squint, arguments.work / "models" / case.name, report)

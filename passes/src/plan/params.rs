@@ -1,5 +1,7 @@
 //! Scales and zero points, once it is decided what runs in integers.
 
+use super::dynamic;
+use super::place::Placement;
 use super::units::Unit;
 use super::{OpPlan, QuantPlan, ValuePlan, WeightPlan};
 use crate::calibration::saturation::raise_scales;
@@ -7,9 +9,9 @@ use crate::calibration::weights::channel_params;
 use crate::calibration::{Method, Range};
 use crate::pass::PassCx;
 use squint_ir::affine::{ChannelLayout, QuantParams, bias_scale, weight_scale_for_bias};
-use squint_ir::{Model, Op, OpId, ValueId, ValueTable};
+use squint_ir::{Model, Op, OpId, Tensor, ValueId, ValueTable};
 use squint_ops::Port;
-use squint_targets::{Format, Operand, Params, Site, Support, Target};
+use squint_targets::{DynamicKernel, Format, Operand, Pairs, Params, Site, Support, Target};
 use std::sync::Arc;
 
 /// The ranges to use, and how much to plan.
@@ -29,31 +31,35 @@ pub(super) fn plan(
     target: &dyn Target,
     sites: &[(OpId, Site<'_>)],
     units: &[Unit],
-    integer: &[bool],
+    placed: &[Placement],
     choice: Choice,
 ) -> QuantPlan {
     let plan = QuantPlan::default();
     let mut planner = Planner { model, cx, target, choice, plan, read_in_integers: ValueTable::new() };
-    for (unit, int) in units.iter().zip(integer) {
-        if *int {
+    for (unit, placed) in units.iter().zip(placed) {
+        if *placed == Placement::Integer {
             for v in &unit.reads {
                 planner.read_in_integers.insert(*v, ());
             }
         }
     }
-    for (unit, int) in units.iter().zip(integer) {
+    for (unit, placed) in units.iter().zip(placed) {
         let (op, site) = &sites[unit.site];
-        let decision = match (&unit.support, &unit.fixed) {
-            (Support::Integer { kernel, params, .. }, _) if *int => {
+        let decision = match (placed, &unit.support, &unit.dynamic) {
+            (Placement::Integer, Support::Integer { kernel, params, .. }, _) => {
                 planner.integer_unit(*op, site, unit, *params);
                 OpPlan::Integer(kernel)
             }
-            (Support::Plain, _) => OpPlan::Plain,
-            (_, Some(why)) => OpPlan::Float(why.clone()),
-            (_, None) => OpPlan::Float("float is faster here".into()),
+            (Placement::Dynamic, _, Some(kernel)) => planner.dynamic_unit(*op, site, kernel),
+            (_, Support::Plain, _) => OpPlan::Plain,
+            _ => OpPlan::Float(unit.fixed.clone().unwrap_or_else(|| "float is faster here".into())),
         };
         for clamp in &unit.clamps {
-            planner.plan.ops.insert(*clamp, OpPlan::Absorbed(*op));
+            let decision = match decision {
+                OpPlan::Integer(_) => OpPlan::Absorbed(*op),
+                _ => OpPlan::Float("follows an operator that leaves its result in float".into()),
+            };
+            planner.plan.ops.insert(*clamp, decision);
         }
         planner.plan.ops.insert(*op, decision);
     }
@@ -120,6 +126,16 @@ impl Planner<'_, '_> {
         }
     }
 
+    fn dynamic_unit(&mut self, op: OpId, site: &Site<'_>, kernel: &DynamicKernel) -> OpPlan {
+        match dynamic::plan(self.cx, self.target, site, kernel, self.choice.weights) {
+            Some(plan) => {
+                self.plan.dynamic.insert(op, plan);
+                OpPlan::Dynamic(kernel.name)
+            }
+            None => OpPlan::Float("the shape of its weight does not fit it".into()),
+        }
+    }
+
     fn params(&self, format: Format, lo: f32, hi: f32) -> QuantParams {
         self.cx.config.constraints.params(format.grid, lo, hi)
     }
@@ -151,20 +167,10 @@ impl Planner<'_, '_> {
         input_scale: f32,
         bias: Option<&Operand>,
     ) -> Option<WeightPlan> {
-        let format = self.target.weights();
         let t = weight.konst()?;
         // The kernel for stacked matrices takes one scale: per-channel scales fail when it runs.
         let axis = axis.filter(|a| t.rank() <= 2 || *a + 1 != t.rank());
-        let data = t.f32s();
-        let layout = match axis {
-            Some(a) => ChannelLayout::new(t.dims(), a)?,
-            None => ChannelLayout { outer: 1, channels: 1, inner: t.len() },
-        };
-        let mut params = channel_params(&data, layout, self.cx.config.weight_method, format.grid.qmax)?;
-        let pairs = self.target.saturating_pairs(op, t.dims());
-        if let Some(pairs) = pairs {
-            raise_scales(&data, layout, &mut params, pairs, format.grid.qmax);
-        }
+        let (mut params, pairs) = weight_params(self.cx, self.target, op, t, axis)?;
         let bias = bias.and_then(Operand::konst);
         if let Some(b) = bias {
             for (i, b) in b.f32s().iter().enumerate() {
@@ -179,6 +185,33 @@ impl Planner<'_, '_> {
             Some(_) => params.iter().map(|p| bias_scale(input_scale, p.scale)).collect(),
             None => Vec::new(),
         };
-        Some(WeightPlan { slot, dtype: format.dtype, axis, params, bias_scales, pairs })
+        let dtype = self.target.weights().dtype;
+        Some(WeightPlan { slot, dtype, axis, params, bias_scales, pairs })
     }
+}
+
+/// Scales of the weight of an operator, one for each channel of an axis or one for all of it, and the pairs of levels
+/// that they are chosen for; `None` if there is no such axis.
+pub(super) fn weight_params(
+    cx: &PassCx<'_>,
+    target: &dyn Target,
+    op: &Op,
+    t: &Tensor,
+    axis: Option<usize>,
+) -> Option<(Vec<QuantParams>, Option<Pairs>)> {
+    let qmax = target.weights().grid.qmax;
+    let data = t.f32s();
+    let layout = match axis {
+        Some(a) => ChannelLayout::new(t.dims(), a)?,
+        None => ChannelLayout { outer: 1, channels: 1, inner: t.len() },
+    };
+    let mut params = channel_params(&data, layout, cx.config.weight_method, qmax)?;
+    let pairs = target.saturating_pairs(op, t.dims());
+    if let Some(pairs) = pairs {
+        raise_scales(&data, layout, &mut params, pairs, qmax);
+    }
+    for p in &mut params {
+        p.scale = cx.config.constraints.scale(p.scale);
+    }
+    Some((params, pairs))
 }

@@ -5,7 +5,8 @@
 //! cut (the labelling problem is submodular: a conversion costs only where neighbours differ):
 //!
 //! - source side = integers, sink side = float;
-//! - unit → sink costs the integer kernel, source → unit the float kernel;
+//! - unit → sink costs the integer kernel, source → unit the float kernel, or one that quantizes its activations
+//!   itself where that is faster: it reads and leaves float values, so that neighbours see no difference;
 //! - where quantizing a value has a price in accuracy, an auxiliary node `z` with `z → sink` (the price) and
 //!   infinite edges to it from whatever makes or reads the value in integers;
 //! - a value made by `p` and read by units `c`: each float reader dequantizes for itself (runtimes copy a
@@ -13,19 +14,38 @@
 //!   readers, so an auxiliary node `e` with `c → e` (infinite) and `e → p` (its cost).
 
 use super::cut::{INFINITE, Network, SINK, SOURCE};
+use super::dynamic::reads;
 use super::units::Unit;
 use squint_ir::{Graph, OpId, OpTable, ValueId, ValueTable};
 use squint_targets::{Operand, Params, Site, Support, Target};
 
-/// For each unit, whether it runs in integers. `price` is what quantizing a value costs in accuracy, in the
-/// unit of the target's costs.
+/// Where a unit runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Placement {
+    /// In float.
+    Float,
+    /// In integers, between values whose scales are planned.
+    Integer,
+    /// In integers, between float values.
+    Dynamic,
+}
+
+/// What quantizing a value costs in accuracy, in the unit of the target's costs.
+pub(super) struct Prices<'a> {
+    /// With a scale that is planned.
+    pub(super) planned: &'a dyn Fn(ValueId) -> u64,
+    /// With a scale found in every run.
+    pub(super) dynamic: &'a dyn Fn(ValueId) -> u64,
+}
+
+/// Where each unit runs.
 pub(super) fn place(
     g: &Graph,
     target: &dyn Target,
     sites: &[(OpId, Site<'_>)],
     units: &[Unit],
-    price: &dyn Fn(ValueId) -> u64,
-) -> Vec<bool> {
+    prices: &Prices<'_>,
+) -> Vec<Placement> {
     let mut n = Network::new();
     let nodes: Vec<u32> = units.iter().map(|_| n.node()).collect();
     let mut site_of: OpTable<usize> = OpTable::new();
@@ -36,7 +56,8 @@ pub(super) fn place(
             operands.insert(o.value, o);
         }
     }
-    for (unit, node) in units.iter().zip(&nodes) {
+    let savings = savings(target, sites, units, prices);
+    for ((unit, node), saving) in units.iter().zip(&nodes).zip(&savings) {
         if unit.fixed.is_some() {
             n.edge(*node, SINK, INFINITE);
             continue;
@@ -45,6 +66,7 @@ pub(super) fn place(
         for site in unit.clamps.iter().filter_map(|c| site_of.get(*c)) {
             costs.float += target.cost(&sites[*site].1).float;
         }
+        costs.float -= saving.unwrap_or(0);
         // Only the difference matters to the cut.
         let common = costs.integer.min(costs.float);
         n.edge(SOURCE, *node, costs.float - common);
@@ -67,7 +89,7 @@ pub(super) fn place(
                 n.edge(nodes[p], nodes[*r], cost(Some(site(*r))));
             }
         }
-        let price = price(v);
+        let price = (prices.planned)(v);
         if price > 0 {
             let z = n.node();
             n.edge(z, SINK, price);
@@ -90,7 +112,42 @@ pub(super) fn place(
     let cut = n.cut();
     let mut integer: Vec<bool> = nodes.iter().map(|node| cut[*node as usize]).collect();
     complete(g, units, &wiring, &mut integer);
-    integer
+    let placed = |(integer, saving): (bool, Option<u64>)| match (integer, saving) {
+        (true, _) => Placement::Integer,
+        (false, Some(_)) => Placement::Dynamic,
+        (false, None) => Placement::Float,
+    };
+    integer.into_iter().zip(savings).map(placed).collect()
+}
+
+/// For each unit what is saved, against float, if it quantizes its activations in every run; `None` if nothing is.
+fn savings(
+    target: &dyn Target,
+    sites: &[(OpId, Site<'_>)],
+    units: &[Unit],
+    prices: &Prices<'_>,
+) -> Vec<Option<u64>> {
+    let mut readers: ValueTable<usize> = ValueTable::new();
+    let reads =
+        |unit: &Unit| unit.dynamic.as_ref().map(|d| reads(&sites[unit.site].1, d).collect::<Vec<_>>());
+    for v in units.iter().filter_map(reads).flatten() {
+        let n = readers.get(v).copied().unwrap_or(0);
+        readers.insert(v, n + 1);
+    }
+    let saving = |unit: &Unit| {
+        let values = reads(unit)?;
+        let site = &sites[unit.site].1;
+        let sharing = values.first().and_then(|v| readers.get(*v)).copied().unwrap_or(1);
+        match target.dynamic_cost(site, sharing) {
+            Some(cost) => {
+                let price: u64 = values.iter().map(|v| (prices.dynamic)(*v)).sum();
+                target.cost(site).float.checked_sub(cost + price).filter(|saved| *saved > 0)
+            }
+            // Of unknown lengths: nothing says that float is faster, and the user asked for it.
+            None => unit.dynamic_only.then_some(0),
+        }
+    };
+    units.iter().map(saving).collect()
 }
 
 /// Which unit makes a value and which read it, by position.

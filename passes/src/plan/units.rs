@@ -1,9 +1,11 @@
 //! Units: an operator with the clamps that vanish into it, decided together.
 
+use super::dynamic;
+use crate::config::Scheme;
 use crate::pass::PassCx;
 use squint_ir::{Graph, Model, OpId, OpTable, ValueId};
 use squint_ops::Class;
-use squint_targets::{FloatResult, Operand, Params, Site, Support, Target};
+use squint_targets::{DynamicKernel, FloatResult, Operand, Params, Site, Support, Target};
 
 /// An operator and the clamps it absorbs.
 pub(crate) struct Unit {
@@ -19,8 +21,12 @@ pub(crate) struct Unit {
     pub(crate) support: Support,
     /// True if it can run in integers and still leave its result in float.
     pub(crate) float_result: bool,
-    /// Why it stays float whatever it costs; `None` if it is free.
+    /// Why it is not quantized by planned scales, whatever that saves; `None` if it may be.
     pub(crate) fixed: Option<String>,
+    /// The kernel in which it could quantize its activations in every run.
+    pub(crate) dynamic: Option<DynamicKernel>,
+    /// True if the user wants no other quantization than that.
+    pub(crate) dynamic_only: bool,
 }
 
 /// The units of a graph, in order of execution, with nothing fixed yet.
@@ -43,15 +49,45 @@ pub(crate) fn units(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)]) 
         let reads = reads.filter(|o| o.konst().is_none()).map(|o| o.value).collect();
         let makes = site.results.iter().flatten().map(|o| o.value).collect();
         let float_result = leaves_float(g, *op, &support);
-        units.push(Unit { site: i, clamps: Vec::new(), reads, makes, support, float_result, fixed: None });
+        units.push(Unit {
+            site: i,
+            clamps: Vec::new(),
+            reads,
+            makes,
+            support,
+            float_result,
+            fixed: None,
+            dynamic: dynamic::kernel(target, site).ok(),
+            dynamic_only: false,
+        });
     }
     units
 }
 
 /// Fixes to float what cannot run in integers or should not, each with its reason.
-pub(super) fn fix(model: &Model, cx: &PassCx<'_>, sites: &[(OpId, Site<'_>)], units: &mut [Unit]) {
+pub(super) fn fix(
+    model: &Model,
+    cx: &PassCx<'_>,
+    target: &dyn Target,
+    sites: &[(OpId, Site<'_>)],
+    units: &mut [Unit],
+) {
+    let g = model.main();
     for unit in units.iter_mut() {
-        unit.fixed = fixed_reason(model.main(), cx, sites, unit);
+        let (op, site) = &sites[unit.site];
+        let never = never_reason(g, cx, *op, site, unit);
+        if never.is_some() || cx.config.scheme == Scheme::Static {
+            unit.dynamic = None;
+        }
+        unit.fixed = match (&unit.support, cx.config.scheme) {
+            (Support::Plain, _) => Some(String::new()),
+            (_, Scheme::Dynamic) => {
+                unit.dynamic_only = true;
+                let no_kernel = dynamic::kernel(target, site).err().map(str::to_owned);
+                Some(no_kernel.or(never).unwrap_or_else(|| "float is faster here".into()))
+            }
+            _ => unsupported_reason(unit).or(never).or_else(|| unseen_reason(g, cx, unit)),
+        };
     }
     keep_tail_in_float(sites, units);
 }
@@ -95,30 +131,37 @@ fn clamps_around_zero(site: &Site<'_>) -> bool {
     }
 }
 
-fn fixed_reason(g: &Graph, cx: &PassCx<'_>, sites: &[(OpId, Site<'_>)], unit: &Unit) -> Option<String> {
-    let (op, site) = &sites[unit.site];
+fn unsupported_reason(unit: &Unit) -> Option<String> {
     match &unit.support {
-        Support::Integer { .. } => {}
-        Support::Float { reason } => return Some((*reason).into()),
-        Support::Absorbed => return Some("a clamp that follows no integer operator".into()),
-        Support::Plain => return Some(String::new()),
+        Support::Integer { .. } => None,
+        Support::Float { reason } => Some((*reason).into()),
+        Support::Absorbed => Some("a clamp that follows no integer operator".into()),
+        Support::Plain => Some(String::new()),
     }
-    if cx.config.keeps_float(&g.label(*op)) {
+}
+
+/// Why an operator is not quantized in any way.
+fn never_reason(g: &Graph, cx: &PassCx<'_>, op: OpId, site: &Site<'_>, unit: &Unit) -> Option<String> {
+    if cx.config.keeps_float(&g.label(op)) {
         return Some("kept in float by request".into());
-    }
-    let unseen = |v: &ValueId| cx.statistics.sketch(*v).is_none_or(|s| s.n_finite() == 0);
-    if let Some(v) = unit.reads.iter().chain(&unit.makes).find(|v| unseen(v)) {
-        return Some(format!("calibration saw no finite element of `{}`", g.value(*v).name()));
     }
     let infinite = |v: &&ValueId| cx.statistics.sketch(**v).is_some_and(|s| s.n_non_finite() > 0);
     if let Some(v) = unit.reads.iter().chain(&unit.makes).find(infinite) {
         return Some(format!("calibration saw infinite or NaN elements in `{}`", g.value(*v).name()));
     }
     let bad_weight = |o: &&Operand| o.konst().is_some_and(|t| t.f32s().iter().any(|x| !x.is_finite()));
-    if let Some(o) = site.operands.iter().flatten().find(bad_weight) {
-        return Some(format!("constant `{}` has infinite or NaN elements", g.value(o.value).name()));
+    if unit.dynamic.is_none() && !matches!(unit.support, Support::Integer { .. }) {
+        return None;
     }
-    None
+    let bad = site.operands.iter().flatten().find(bad_weight)?;
+    Some(format!("constant `{}` has infinite or NaN elements", g.value(bad.value).name()))
+}
+
+/// Why the range of an activation is not known.
+fn unseen_reason(g: &Graph, cx: &PassCx<'_>, unit: &Unit) -> Option<String> {
+    let unseen = |v: &ValueId| cx.statistics.sketch(*v).is_none_or(|s| s.n_finite() == 0);
+    let v = unit.reads.iter().chain(&unit.makes).find(|v| unseen(v))?;
+    Some(format!("calibration saw no finite element of `{}`", g.value(*v).name()))
 }
 
 /// Operators behind the last contraction stay float: integers there save little and round what the user

@@ -31,24 +31,24 @@ pub(super) struct Kernel {
 
 /// Units of work of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Work {
+pub(super) struct Work {
     /// Multiply–accumulates with channels padded to what the kernel computes, or elements of a pool's windows.
-    macs: u64,
+    pub(super) macs: u64,
     /// Positions of the window over all pixels of an integer convolution or a pool (each a pointer or a copy), rows of
     /// pixels with a float convolution, weights of a Gemm, or rows of a Softmax.
-    fetches: u64,
+    pub(super) fetches: u64,
     /// Elements of the result, channels padded; of the operand of a mean.
-    elements: u64,
+    pub(super) elements: u64,
 }
 
 impl Kernel {
-    fn cost(self, work: Work) -> u64 {
+    pub(super) fn cost(self, work: Work) -> u64 {
         let Work { macs, fetches, elements } = work;
         let units = self.mac * macs as f64 + self.fetch * fetches as f64 + self.element * elements as f64;
         (self.call + units) as u64
     }
 
-    fn each(self, elements: u64) -> u64 {
+    pub(super) fn each(self, elements: u64) -> u64 {
         self.cost(Work { elements, ..Work::default() })
     }
 }
@@ -94,6 +94,7 @@ impl Processor {
                 Costs { integer: self.table.lookup_u8.each(out), float: 0 }
             }
             Class::Unary => pair(self.table.lookup_u8, self.table.leaky_relu_f32, out),
+            Class::Recurrent => Costs { integer: 0, float: self.recurrent(site) },
             _ => EQUAL,
         }
     }

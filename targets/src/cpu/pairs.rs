@@ -16,6 +16,8 @@ pub(super) fn of(op: &Op, weight: &[usize], padded: Option<usize>) -> Option<Pai
         ("Gemm", [_, inner]) if op.int("transB").unwrap_or(0) != 0 => row(*inner),
         // An output channel is a column: its weights are neighbours once it is taken out.
         ("Gemm" | "MatMul", [inner, _]) => row(*inner),
+        // A row for each channel of each direction.
+        ("LSTM", [_, inner]) => row(*inner),
         // Stacks of matrices have one scale for all channels.
         ("MatMul", [.., inner, columns]) => Some(Pairs { inputs: *inner, window: *columns, joined: false }),
         _ => None,

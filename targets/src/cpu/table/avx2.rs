@@ -37,6 +37,10 @@ pub(in crate::cpu) const TABLE: Table = Table {
     depthwise_f32: kernel(421.0, 0.033, 14.6, 0.0),
     // 42 samples, error 13% (25%)
     depthwise_u8: kernel(1580.0, 0.0812, 0.286, 0.318),
+    // 24 samples, error 3% (12%)
+    dynamic_quantize: kernel(3260.0, 0.0, 0.0, 0.46),
+    // 36 samples, error 4% (16%)
+    gemm_dynamic_u8: kernel(1940.0, 0.01, 0.0133, 0.236),
     // 20 samples, error 5% (29%)
     dequantize: kernel(328.0, 0.0, 0.0, 0.14),
     // 32 samples, error 10% (27%)
@@ -51,6 +55,10 @@ pub(in crate::cpu) const TABLE: Table = Table {
     leaky_relu_f32: kernel(425.0, 0.0, 0.0, 0.174),
     // 30 samples, error 6% (34%)
     lookup_u8: kernel(253.0, 0.0, 0.0, 0.309),
+    // 15 samples, error 5% (10%)
+    lstm_f32: kernel(8350.0, 0.0152, 0.0676, 0.0),
+    // 15 samples, error 2% (11%)
+    lstm_u8: kernel(11700.0, 0.00993, 0.0103, 5.31),
     // 36 samples, error 9% (32%)
     max_pool_f32: kernel(495.0, 0.0307, 0.0, 0.197),
     // 24 samples, error 26% (64%)

@@ -2,7 +2,8 @@
 //!
 //! Measured on AMD EPYC (family 26, model 2) with onnxruntime 1.31.1, one thread.
 //! Numbers are nanoseconds for a call, a multiply-accumulate, a fetch and an element (`Kernel`). Comments say on how
-//! many operators a row was fitted, the median of the relative error and in brackets its 90th percentile.
+//! many operators a row was fitted, the median of the relative error and in brackets its 90th percentile. Rows that
+//! are named as those of another table were not measured here yet.
 
 use super::{Table, kernel};
 
@@ -37,6 +38,10 @@ pub(in crate::cpu) const TABLE: Table = Table {
     depthwise_f32: kernel(0.0, 0.00791, 8.58, 0.0508),
     // 42 samples, error 7% (22%)
     depthwise_u8: kernel(1100.0, 0.0778, 0.0, 0.169),
+    // The row of `avx2.rs` times the ratio of QUANTIZE (of the call: GEMM_U8)
+    dynamic_quantize: kernel(1600.0, 0.0, 0.0, 0.0996),
+    // The row of `avx2.rs` times the ratio of GEMM_U8
+    gemm_dynamic_u8: kernel(952.0, 0.00199, 0.01, 0.135),
     // 20 samples, error 6% (16%)
     dequantize: kernel(60.0, 0.0, 0.0, 0.0924),
     // 32 samples, error 12% (49%)
@@ -51,6 +56,10 @@ pub(in crate::cpu) const TABLE: Table = Table {
     leaky_relu_f32: kernel(302.0, 0.0, 0.0, 0.18),
     // 30 samples, error 4% (14%)
     lookup_u8: kernel(78.0, 0.0, 0.0, 0.262),
+    // The row of `avx2.rs` times the ratio of GEMM_F32 (of the call: the mean of both)
+    lstm_f32: kernel(3760.0, 0.00637, 0.0199, 0.0),
+    // The row of `avx2.rs` times the ratio of GEMM_U8 (of the call: the mean of both)
+    lstm_u8: kernel(5270.0, 0.00198, 0.00777, 3.03),
     // 36 samples, error 13% (30%)
     max_pool_f32: kernel(162.0, 0.00784, 0.0, 0.112),
     // 24 samples, error 9% (21%)
