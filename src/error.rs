@@ -2,6 +2,7 @@
 
 use crate::data::DataError;
 use crate::stats::StatsError;
+use squint_ir::execute::ExecuteError;
 use squint_ir::text::TextError;
 use squint_passes::pass::PassError;
 use squint_proto::{LoadError, SaveError};
@@ -35,6 +36,15 @@ pub enum Error {
     /// A pass failed.
     #[error(transparent)]
     Pass(#[from] PassError),
+    /// ONNX Runtime is wanted and cannot be found.
+    #[error("ONNX Runtime was not found; looked in {}", looked.join(", "))]
+    NoOnnxRuntime {
+        /// Where it was looked for.
+        looked: Vec<String>,
+    },
+    /// An executor cannot be used.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
     /// The header of a fixture says something that cannot be done.
     #[error("`{}`: {problem}", path.display())]
     Fixture {
@@ -60,7 +70,20 @@ impl Error {
     pub fn help(&self) -> Option<&str> {
         match self {
             Error::Data(e) => e.help.as_deref(),
+            Error::NoOnnxRuntime { .. } => Some(
+                "`pip install onnxruntime` into the active environment, or name the library with \
+                 `--runtime-library PATH` or in the variable ORT_DYLIB_PATH",
+            ),
+            Error::Pass(
+                PassError::Unsupported { executor: TRACT, .. }
+                | PassError::Execute(
+                    ExecuteError::Load { executor: TRACT, .. } | ExecuteError::Run { executor: TRACT, .. },
+                ),
+            ) => Some("`--runtime onnxruntime` runs the float model with ONNX Runtime, if that is installed"),
             _ => None,
         }
     }
 }
+
+/// The executor that has an alternative.
+const TRACT: &str = "tract";

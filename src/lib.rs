@@ -28,15 +28,14 @@ pub mod data;
 mod error;
 mod files;
 pub mod fixture;
+mod library;
 pub mod stats;
 
-pub use compile::{
-    convert, optimize, plan, plan_dynamic, plan_recorded, quantize, quantize_dynamic, quantize_recorded,
-    quantize_with,
-};
+pub use compile::{convert, optimize, plan, quantize, quantize_with};
 pub use data::{DataError, DataOptions, Dataset};
 pub use error::Error;
 pub use files::{is_text, load, load_with, save, save_with};
+pub use library::find_onnxruntime;
 pub use squint_ir as ir;
 pub use squint_ir::Model;
 pub use squint_ir::execute::{Sample, Samples};
@@ -44,8 +43,9 @@ pub use squint_ops as ops;
 pub use squint_passes as passes;
 pub use squint_passes::calibration::Method;
 pub use squint_passes::config::{Config, OperatorFormat, Scheme};
+pub use squint_passes::evidence::{Evidence, GivenRanges, Known};
 pub use squint_passes::report::{Fate, NodeReport, Note, Report};
 pub use squint_passes::runner::{Hooks, Progress};
 pub use squint_proto::{External, LoadOptions, SaveOptions};
-pub use squint_runtime::Tract;
+pub use squint_runtime::{OnnxRuntime, Tract};
 pub use squint_targets as targets;

@@ -68,6 +68,14 @@ pub enum ExecuteError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The executor is a library, which cannot be used.
+    #[error("cannot use `{library}`: {problem}")]
+    Library {
+        /// The file.
+        library: String,
+        /// What the system or the library says.
+        problem: String,
+    },
     /// The executor cannot load or optimise the model.
     #[error("{executor} cannot load the model: {problem}")]
     Load {

@@ -5,6 +5,7 @@
 use squint_ir::execute::{Execute, ExecuteError, Observer, Sample, Samples, Session, Unsupported};
 use squint_ir::{DType, Dim, Model, OpSpec, Tensor, Type, ValueId};
 use squint_passes::config::Config;
+use squint_passes::evidence::Evidence;
 use squint_passes::pipeline::quantize;
 use squint_passes::runner::Hooks;
 use std::time::Instant;
@@ -19,7 +20,8 @@ fn main() {
             let start = Instant::now();
             let config = Config { effort: 0, ..Config::new("cpu-vnni") };
             let hooks = Hooks { verify: false, ..Hooks::default() };
-            let report = quantize(&mut model, &Synthetic, &One, &config, &hooks).expect("the chain compiles");
+            let report = quantize(&mut model, Evidence::samples(&Synthetic, &One), &config, &hooks)
+                .expect("the chain compiles");
             assert_eq!(report.integer_contractions(), (pairs, pairs));
             start.elapsed().as_secs_f64()
         });

@@ -33,7 +33,7 @@ pub fn prepare<'m>(
 ) -> Result<Box<dyn Session + 'm>, PassError> {
     let refused = executor.preflight(model);
     if !refused.is_empty() {
-        return Err(PassError::Config(refusal(executor.name(), &refused)));
+        return Err(PassError::Unsupported { executor: executor.name(), problem: refusal(&refused) });
     }
     Ok(executor.prepare(model, observed)?)
 }
@@ -194,11 +194,12 @@ impl Work<'_> {
     }
 }
 
-fn refusal(executor: &str, refused: &[squint_ir::execute::Unsupported]) -> String {
+/// The first few of the operators.
+fn refusal(refused: &[squint_ir::execute::Unsupported]) -> String {
     let shown: Vec<String> =
         refused.iter().take(5).map(|u| format!("`{}` ({}): {}", u.node, u.op_type, u.reason)).collect();
     let more = if refused.len() > 5 { format!("; and {} more", refused.len() - 5) } else { String::new() };
-    format!("{executor} cannot run this model for calibration: {}{more}", shown.join("; "))
+    format!("{}{more}", shown.join("; "))
 }
 
 /// A poisoned lock means that another thread panicked; its panic is reported where it is joined.

@@ -12,6 +12,7 @@ pub mod config;
 mod eliminate_dead_code;
 mod emit_dynamic;
 mod emit_qdq;
+pub mod evidence;
 mod feedback;
 mod finish;
 mod fold_constants;

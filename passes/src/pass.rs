@@ -131,6 +131,14 @@ pub enum PassError {
     /// What was asked for cannot be done.
     #[error("{0}")]
     Config(String),
+    /// There are operators that the executor cannot run, or would run wrong.
+    #[error("{executor} cannot run this model: {problem}")]
+    Unsupported {
+        /// Name of the executor.
+        executor: &'static str,
+        /// The operators, each with the reason.
+        problem: String,
+    },
     /// The executor failed.
     #[error(transparent)]
     Execute(#[from] squint_ir::execute::ExecuteError),

@@ -1,6 +1,7 @@
 //! The compiler from top to bottom: read this to know what squint does.
 
-use crate::config::{Config, OperatorFormat, Scheme};
+use crate::config::{Config, OperatorFormat};
+use crate::evidence::Evidence;
 use crate::pass::{Changed, Pass, PassCx, PassError};
 use crate::recording::{DataRecord, Recording};
 use crate::report::{Notes, Report};
@@ -109,21 +110,17 @@ pub fn optimize(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result
     Ok(Report { notes, ops_before, ops_fused: model.main().op_count(), timing, ..Report::default() })
 }
 
-/// Quantizes a model statically, with ranges from running `samples` on `executor`.
+/// Quantizes a model statically.
 ///
 /// # Errors
-/// If the model is not well-formed, the data does not fit it, or the executor cannot run it.
+/// If the model is not well-formed, the evidence does not fit it, or the executor cannot run it.
 pub fn quantize(
     model: &mut Model,
-    executor: &dyn Execute,
-    samples: &dyn Samples,
+    evidence: Evidence<'_>,
     config: &Config,
     hooks: &Hooks<'_>,
 ) -> Result<Report, PassError> {
-    let (mut report, cx) =
-        plan_until(model, &Source::Samples(executor, samples), config, hooks, &quantize_passes(config))?;
-    report.nodes = cx.plan.report;
-    Ok(report)
+    Ok(plan_until(model, evidence, config, hooks, &quantize_passes(config))?.0)
 }
 
 /// Does all that [`quantize`] does up to the plan, and leaves the fused float graph in `model`.
@@ -132,15 +129,11 @@ pub fn quantize(
 /// As [`quantize`].
 pub fn plan(
     model: &mut Model,
-    executor: &dyn Execute,
-    samples: &dyn Samples,
+    evidence: Evidence<'_>,
     config: &Config,
     hooks: &Hooks<'_>,
 ) -> Result<(Report, plan::QuantPlan), PassError> {
-    let (mut report, cx) =
-        plan_until(model, &Source::Samples(executor, samples), config, hooks, &QUANTIZE[..1])?;
-    report.nodes = cx.plan.report.clone();
-    Ok((report, cx.plan))
+    plan_until(model, evidence, config, hooks, &QUANTIZE[..1])
 }
 
 /// Measures the float graph on samples, and keeps the result under the names of values.
@@ -202,120 +195,40 @@ pub struct Part<'a> {
     pub save: &'a dyn Fn(&Recording) -> Result<(), String>,
 }
 
-/// Quantizes a model statically, with statistics measured before.
-///
-/// # Errors
-/// If the model is not well-formed, or the statistics are of another graph.
-pub fn quantize_recorded(
+fn plan_until(
     model: &mut Model,
-    recording: &Recording,
+    evidence: Evidence<'_>,
     config: &Config,
-    hooks: &Hooks<'_>,
-) -> Result<Report, PassError> {
-    let (mut report, cx) =
-        plan_until(model, &Source::Recording(recording), config, hooks, &quantize_passes(config))?;
-    report.nodes = cx.plan.report;
-    Ok(report)
-}
-
-/// Quantizes a model without data: operators that can quantize their activations in every run do, as long as lengths
-/// that are known do not say that float is faster. The scheme must be [`Scheme::Dynamic`].
-///
-/// # Errors
-/// If the model is not well-formed, or another scheme is asked for.
-pub fn quantize_dynamic(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<Report, PassError> {
-    let (mut report, cx) = plan_until(model, &Source::Nothing, config, hooks, &quantize_passes(config))?;
-    report.nodes = cx.plan.report;
-    Ok(report)
-}
-
-/// Does all that [`quantize_dynamic`] does up to the plan, and leaves the fused float graph in `model`.
-///
-/// # Errors
-/// As [`quantize_dynamic`].
-pub fn plan_dynamic(
-    model: &mut Model,
-    config: &Config,
-    hooks: &Hooks<'_>,
-) -> Result<(Report, plan::QuantPlan), PassError> {
-    let (mut report, cx) = plan_until(model, &Source::Nothing, config, hooks, &QUANTIZE[..1])?;
-    report.nodes = cx.plan.report.clone();
-    Ok((report, cx.plan))
-}
-
-/// Does all that [`quantize_recorded`] does up to the plan, and leaves the fused float graph in `model`.
-///
-/// # Errors
-/// As [`quantize_recorded`].
-pub fn plan_recorded(
-    model: &mut Model,
-    recording: &Recording,
-    config: &Config,
-    hooks: &Hooks<'_>,
-) -> Result<(Report, plan::QuantPlan), PassError> {
-    let (mut report, cx) = plan_until(model, &Source::Recording(recording), config, hooks, &QUANTIZE[..1])?;
-    report.nodes = cx.plan.report.clone();
-    Ok((report, cx.plan))
-}
-
-/// Where statistics come from.
-enum Source<'a> {
-    Samples(&'a dyn Execute, &'a dyn Samples),
-    Recording(&'a Recording),
-    Nothing,
-}
-
-fn plan_until<'a>(
-    model: &mut Model,
-    source: &Source<'_>,
-    config: &'a Config,
     hooks: &Hooks<'_>,
     last: &[&dyn Pass],
-) -> Result<(Report, PassCx<'a>), PassError> {
-    let mut cx = PassCx::new(config);
+) -> Result<(Report, plan::QuantPlan), PassError> {
+    let config = evidence.settled(config);
+    let mut cx = PassCx::new(&config);
     let ops_before = model.main().op_count();
     let mut timing = run(OPTIMIZE, model, &mut cx, hooks)?;
     let ops_fused = model.main().op_count();
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
-    match source {
-        Source::Samples(executor, samples) => {
-            measure(model, &mut cx, *executor, *samples, hooks, &mut timing)?
-        }
-        Source::Recording(recording) => {
-            let start = Instant::now();
-            cx.statistics = recording.statistics(model, &cx.observed)?;
-            timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
-        }
-        Source::Nothing if config.scheme == Scheme::Dynamic => timing.push((calibrate::NAME, 0.0)),
-        Source::Nothing => {
-            return Err(PassError::Config(format!(
-                "the scheme `{}` needs ranges measured on data",
-                config.scheme
-            )));
-        }
-    }
+    learn(model, &mut cx, evidence, hooks, &mut timing)?;
     timing.extend(run(last, model, &mut cx, hooks)?);
     let notes = cx.notes.iter().cloned().collect();
-    let report =
-        Report { notes, samples: cx.statistics.samples, ops_before, ops_fused, timing, ..Report::default() };
-    Ok((report, cx))
+    let (samples, nodes) = (cx.statistics.samples, cx.plan.report.clone());
+    Ok((Report { nodes, notes, samples, ops_before, ops_fused, timing }, cx.plan))
 }
 
-/// What is learnt by running the float graph: statistics of its values, and which plans keep its outputs.
-fn measure(
+/// What is learnt of the float graph: statistics of its values and, by running it, which plans keep its
+/// outputs.
+fn learn(
     model: &Model,
     cx: &mut PassCx<'_>,
-    executor: &dyn Execute,
-    samples: &dyn Samples,
+    evidence: Evidence<'_>,
     hooks: &Hooks<'_>,
     timing: &mut Vec<(&'static str, f64)>,
 ) -> Result<(), PassError> {
     hooks.progress.pass(calibrate::NAME);
     let start = Instant::now();
-    let session = calibrate::prepare(model, &cx.observed, executor)?;
-    cx.statistics =
-        calibrate::calibrate(model, &cx.observed, session.as_ref(), samples, cx.config, hooks.progress)?;
+    let session = evidence.learn(model, cx, hooks.progress)?;
     timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
+    let Some((session, samples)) = session else { return Ok(()) };
     hooks.progress.pass(refine::NAME);
     let start = Instant::now();
     refine::refine(model, cx, session.as_ref(), samples)?;

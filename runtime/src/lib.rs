@@ -1,12 +1,13 @@
 //! Execution of float models, for calibration and comparison.
 //!
-//! [`Tract`] runs models in this process and needs nothing installed. It implements
-//! [`squint_ir::execute::Execute`], which is all that the rest of squint knows about running models; tract
-//! itself is named in this crate only.
+//! [`Tract`] runs models in this process and needs nothing installed; [`OnnxRuntime`] is a library that is
+//! loaded when it is asked for, and runs what tract cannot. Both implement [`squint_ir::execute::Execute`],
+//! which is all that the rest of squint knows about running models; they themselves are named in this crate
+//! only.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `tract.rs` | the executor and its sessions: inputs checked, a plan for each shape, errors in the user's names |
+//! | `tract.rs` | the default executor and its sessions: a plan for each shape, errors in the user's names |
 //! | `plan.rs` | loading, observing and optimising for one set of input shapes, and running |
 //! | `observe.rs` | the pass-through operator that exposes intermediate values |
 //! | `registry.rs` | tract's operators, with corrections |
@@ -15,15 +16,21 @@
 //! | `preflight.rs` | what tract cannot run or runs wrong |
 //! | `convert.rs` | tensors and types |
 //! | `guard.rs` | panics turned into errors |
+//! | `inputs.rs` | what samples must give, for all executors |
+//! | `onnxruntime.rs` | the executor that is loaded, and its sessions |
+//! | `onnxruntime/` | the library's interface, values, and the operator that exposes intermediate values there |
 
 mod branch;
 mod convert;
 mod guard;
+mod inputs;
 mod lower;
 mod observe;
+mod onnxruntime;
 mod plan;
 mod preflight;
 mod registry;
 mod tract;
 
+pub use onnxruntime::OnnxRuntime;
 pub use tract::Tract;

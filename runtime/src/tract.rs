@@ -6,11 +6,12 @@
 //! many are kept depends on the size of the model; the least recently used goes first.
 
 use crate::convert;
+use crate::inputs::{Input, arranged, inputs_of};
 use crate::lower;
 use crate::plan::{Plan, Problem, Signature, Source};
 use crate::preflight::{self, node_name};
 use squint_ir::execute::{Execute, ExecuteError, Observer, Sample, Session, Unsupported};
-use squint_ir::{DType, Dim, Graph, Model, Shape, Tensor, Type, ValueId};
+use squint_ir::{Graph, Model, Tensor, ValueId};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tract_onnx::prelude::{IntoTValue, TVec};
@@ -56,25 +57,11 @@ struct TractSession<'m> {
     plans: Mutex<Plans>,
 }
 
-/// A graph input that a sample must give.
-struct Input {
-    name: String,
-    dtype: DType,
-    shape: Option<Shape>,
-}
-
 impl<'m> TractSession<'m> {
     fn new(model: &'m Model, observe: &[ValueId]) -> Result<Self, ExecuteError> {
         let load = |problem| ExecuteError::Load { executor: NAME, problem };
         let graph = model.main();
-        let mut inputs = vec![];
-        for &id in graph.inputs.iter().filter(|id| graph.konst(**id).is_none()) {
-            let name = graph.value(id).name().to_owned();
-            let Some(Type::Tensor { dtype, shape }) = graph.ty(id) else {
-                return Err(load(format!("input `{name}` is not declared to be a tensor")));
-            };
-            inputs.push(Input { name, dtype: *dtype, shape: shape.clone() });
-        }
+        let inputs = inputs_of(model).map_err(load)?;
         // Names and ids are the same in the lowered model; only its encoding is kept.
         let lowered = lower::model(model);
         let encoded = squint_proto::encode_for_executor(&lowered).map_err(|e| load(e.to_string()))?;
@@ -137,19 +124,11 @@ impl<'m> TractSession<'m> {
 impl Session for TractSession<'_> {
     fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError> {
         let failed = |problem| ExecuteError::Run { executor: NAME, problem };
-        if let Some((name, _)) = sample.iter().find(|(n, _)| self.inputs.iter().all(|i| i.name != *n)) {
-            let known: Vec<&str> = self.inputs.iter().map(|i| i.name.as_str()).collect();
-            let problem = format!("the model has no such input; it has `{}`", known.join("`, `"));
-            return Err(ExecuteError::Input { input: name.clone(), problem });
-        }
-        let mut signature = Signature::with_capacity(self.inputs.len());
+        let tensors = arranged(&self.inputs, sample)?;
+        let mut signature = Signature::with_capacity(tensors.len());
         let mut arrays = TVec::new();
-        for input in &self.inputs {
-            let wrong = |problem| ExecuteError::Input { input: input.name.clone(), problem };
-            let given = sample.iter().find(|(name, _)| *name == input.name).map(|(_, tensor)| tensor);
-            let tensor = given.ok_or_else(|| wrong("the sample does not have it".into()))?;
-            input.check(tensor).map_err(wrong)?;
-            let array = convert::to_array(&lower::tensor(tensor)).map_err(|e| wrong(e.to_string()))?;
+        for (input, tensor) in self.inputs.iter().zip(tensors) {
+            let array = convert::to_array(&lower::tensor(tensor)).map_err(|e| input.wrong(e))?;
             signature.push((array.datum_type(), tensor.dims().to_vec()));
             arrays.push(array.into_tvalue());
         }
@@ -157,22 +136,6 @@ impl Session for TractSession<'_> {
             let outputs = plan.run(arrays, observe).map_err(|problem| failed(self.locate(&problem)))?;
             outputs.iter().map(|o| convert::from_array(o).map_err(|e| failed(e.to_string()))).collect()
         })
-    }
-}
-
-impl Input {
-    /// Compares a tensor with the declaration.
-    fn check(&self, tensor: &Tensor) -> Result<(), String> {
-        if ![self.dtype, lower::dtype(self.dtype)].contains(&tensor.dtype()) {
-            return Err(format!("the sample has {}, the model wants {}", tensor.dtype(), self.dtype));
-        }
-        let Some(shape) = &self.shape else { return Ok(()) };
-        let fits = |(dim, n): (&Dim, &usize)| dim.known().is_none_or(|d| d == *n as u64);
-        if shape.len() == tensor.rank() && shape.iter().zip(tensor.dims()).all(fits) {
-            return Ok(());
-        }
-        let wanted = Type::tensor(self.dtype, Some(shape.clone()));
-        Err(format!("the sample has shape {:?}, the model wants {wanted}", tensor.dims()))
     }
 }
 
@@ -205,7 +168,7 @@ impl Plans {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use squint_ir::OpSpec;
+    use squint_ir::{DType, Dim, OpSpec, Type};
 
     /// `y = Relu(x · w + b)` with a symbolic batch.
     fn model() -> (Model, Vec<ValueId>) {

@@ -4,10 +4,11 @@ use super::failure::Failure;
 use super::model_file::{Input, check_output};
 use super::options::{DataFlags, known_target};
 use super::progress::Bar;
+use super::runtime::RuntimeFlags;
 use super::talk::Talk;
 use clap::Args;
 use squint::stats::{self, CalibrateOptions, DataRecord, Shard};
-use squint::{Config, Hooks, Samples, Tract};
+use squint::{Config, Hooks, Samples};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,8 @@ pub(crate) struct Calibrate {
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
     data: DataFlags,
+    #[command(flatten)]
+    runtime: RuntimeFlags,
 }
 
 impl Calibrate {
@@ -51,6 +54,7 @@ impl Calibrate {
         config.threads = self.threads.map(NonZeroUsize::get);
         let mut model = self.model.load_valid(talk)?;
         let data = self.data.open(&model, talk)?;
+        let executor = self.runtime.executor(talk)?;
         let partial = partial(&self.output);
         let options = CalibrateOptions {
             shard: self.shard,
@@ -66,7 +70,7 @@ impl Calibrate {
             total: data.len(),
         };
         let start = Instant::now();
-        let done = stats::calibrate(&mut model, &Tract, &data, about, &options, &config, &hooks);
+        let done = stats::calibrate(&mut model, executor.as_ref(), &data, about, &options, &config, &hooks);
         bar.clear();
         let recording = done?;
         stats::write(&recording, &self.output)?;

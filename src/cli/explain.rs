@@ -1,10 +1,10 @@
 //! `squint explain`.
 
+use super::evidence::EvidenceFlags;
 use super::failure::Failure;
 use super::model_file::Input;
-use super::options::{CompileFlags, DataFlags, Format};
+use super::options::{CompileFlags, Format};
 use super::progress::Bar;
-use super::stats::{Source, StatsFlags};
 use super::summary::Summary;
 use super::talk::Talk;
 use clap::Args;
@@ -28,9 +28,7 @@ pub(crate) struct Explain {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
     #[command(flatten)]
-    data: DataFlags,
-    #[command(flatten)]
-    stats: StatsFlags,
+    evidence: EvidenceFlags,
 }
 
 impl Explain {
@@ -38,15 +36,11 @@ impl Explain {
         let start = Instant::now();
         let mut model = self.model.load_valid(talk)?;
         let config = self.compile.config(&model, talk)?;
-        let source = self.stats.or_data(&self.data, config.scheme, &model, talk)?;
+        let material = self.evidence.read(&model, &config, talk)?;
         let loaded = start.elapsed().as_secs_f64();
         let bar = Bar::new(talk);
         let hooks = Hooks { progress: &bar, ..Hooks::default() };
-        let done = match &source {
-            Source::Stats(recording) => squint::plan_recorded(&mut model, recording, &config, &hooks),
-            Source::Data(data) => squint::plan(&mut model, data, &config, &hooks),
-            Source::Nothing => squint::plan_dynamic(&mut model, &config, &hooks),
-        };
+        let done = squint::plan(&mut model, material.evidence(), &config, &hooks);
         bar.clear();
         let (report, plan) = done?;
         talk.notes(&report.notes);

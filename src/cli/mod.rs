@@ -7,6 +7,7 @@
 mod calibrate;
 mod convert;
 mod diff;
+mod evidence;
 mod explain;
 mod failure;
 mod inferred;
@@ -18,6 +19,7 @@ mod print;
 mod progress;
 mod quantize;
 mod run_passes;
+mod runtime;
 mod stats;
 mod summary;
 mod talk;

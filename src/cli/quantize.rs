@@ -1,15 +1,15 @@
 //! `squint quantize`.
 
+use super::evidence::EvidenceFlags;
 use super::failure::Failure;
 use super::model_file::{Input, Output, size_on_disk};
-use super::options::{CompileFlags, DataFlags, Format, ModelFormat};
+use super::options::{CompileFlags, Format, ModelFormat};
 use super::progress::Bar;
-use super::stats::{Source, StatsFlags};
 use super::summary::{Sizes, Summary};
 use super::talk::Talk;
 use clap::Args;
 use squint::ir::text::{PrintOptions, print};
-use squint::{Error, Hooks, Model, Tract};
+use squint::{Error, Hooks, Model};
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -37,9 +37,7 @@ pub(crate) struct Quantize {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     summary: Format,
     #[command(flatten)]
-    data: DataFlags,
-    #[command(flatten)]
-    stats: StatsFlags,
+    evidence: EvidenceFlags,
 }
 
 impl Quantize {
@@ -50,8 +48,8 @@ impl Quantize {
         let before = size_on_disk(&self.model.path, &model)?;
         let mut config = self.compile.config(&model, talk)?;
         config.format = self.format.into();
-        let source = self.stats.or_data(&self.data, config.scheme, &model, talk)?;
-        config.data_description = source.preprocessing();
+        let material = self.evidence.read(&model, &config, talk)?;
+        config.data_description = material.preprocessing();
         let loaded = start.elapsed().as_secs_f64();
 
         let dump = self.dump_ir.as_deref().map(|folder| Dump::new(folder, &model)).transpose()?;
@@ -65,11 +63,7 @@ impl Quantize {
         if dump.is_some() {
             hooks.dump = Some(&write);
         }
-        let done = match &source {
-            Source::Stats(recording) => squint::quantize_recorded(&mut model, recording, &config, &hooks),
-            Source::Data(data) => squint::quantize_with(&mut model, &Tract, data, &config, &hooks),
-            Source::Nothing => squint::quantize_dynamic(&mut model, &config, &hooks),
-        };
+        let done = squint::quantize_with(&mut model, material.evidence(), &config, &hooks);
         bar.clear();
         if let Some(e) = dump.as_ref().and_then(|d| d.failure.take()) {
             return Err(e.into());

@@ -3,12 +3,11 @@
 mod show;
 
 use super::failure::Failure;
-use super::options::DataFlags;
 use super::talk::Talk;
 use clap::{Args, Subcommand, ValueEnum};
 use show::Show;
 use squint::stats::{self, Recording, cache};
-use squint::{Dataset, Error, Method, Model, Scheme};
+use squint::{Error, Method};
 use std::path::{Path, PathBuf};
 
 /// Show, merge and export statistics that `squint calibrate` measured.
@@ -67,36 +66,6 @@ enum CacheFormat {
     Ort,
 }
 
-/// Where ranges come from.
-pub(crate) enum Source {
-    /// Samples to be run.
-    Data(Dataset),
-    /// Statistics measured before.
-    Stats(Recording),
-    /// Nowhere: they are found in every run.
-    Nothing,
-}
-
-impl Source {
-    /// What was done to the data before the model saw it.
-    pub(crate) fn preprocessing(&self) -> String {
-        match self {
-            Source::Data(data) => data.preprocessing(),
-            Source::Stats(recording) => recording.data.preprocessing.clone(),
-            Source::Nothing => String::new(),
-        }
-    }
-}
-
-/// Statistics instead of data.
-#[derive(Args)]
-pub(crate) struct StatsFlags {
-    /// Use statistics that `squint calibrate` measured, instead of data. Several files are parts of one
-    /// calibration.
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "data", help_heading = "Calibration data")]
-    stats: Vec<PathBuf>,
-}
-
 impl Stats {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
         match self.command {
@@ -131,32 +100,11 @@ impl Export {
     }
 }
 
-impl StatsFlags {
-    /// The statistics if there are any, otherwise the data; neither is needed where ranges are found in every run.
-    ///
-    /// # Errors
-    /// If they cannot be read or do not go together, or the data does not fit the model.
-    pub(crate) fn or_data(
-        &self,
-        data: &DataFlags,
-        scheme: Scheme,
-        model: &Model,
-        talk: &Talk,
-    ) -> Result<Source, Failure> {
-        if self.stats.is_empty() && data.data.is_empty() && scheme == Scheme::Dynamic {
-            return Ok(Source::Nothing);
-        }
-        if self.stats.is_empty() {
-            return Ok(Source::Data(data.open(model, talk)?));
-        }
-        let recording = read_all(&self.stats)?;
-        note_missing(&recording, talk);
-        Ok(Source::Stats(recording))
-    }
-}
-
 /// Reads parts of a calibration, of which there must be one, and merges them.
-fn read_all(files: &[PathBuf]) -> Result<Recording, Failure> {
+///
+/// # Errors
+/// If one cannot be read, or they do not go together.
+pub(crate) fn read_all(files: &[PathBuf]) -> Result<Recording, Failure> {
     let (first, rest) = files.split_first().expect("invariant: the command line asks for a file");
     let mut merged = stats::read(first)?;
     for file in rest {
@@ -174,7 +122,7 @@ fn cannot_merge(first: &Path, file: &Path, why: &str) -> Failure {
 }
 
 /// Says so if samples are missing.
-fn note_missing(recording: &Recording, talk: &Talk) {
+pub(crate) fn note_missing(recording: &Recording, talk: &Talk) {
     let (done, total) = (recording.tally.done(), recording.data.total);
     if let Some(first) = (0..total).find(|i| !done.contains(i)) {
         talk.say(format_args!(

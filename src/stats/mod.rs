@@ -1,7 +1,8 @@
 //! Calibration statistics as files: measured once, merged from parts, used many times.
 //!
 //! A `.stats` file is a [`Recording`] in the safetensors format; `file.rs` says what is in it. Python reads it with
-//! `safetensors.numpy.load_file`. [`cache`] writes the calibration caches of other tools.
+//! `safetensors.numpy.load_file`. [`cache`] writes and reads the calibration caches of other
+//! tools.
 
 pub mod cache;
 mod file;
