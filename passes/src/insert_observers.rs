@@ -1,14 +1,14 @@
 //! `insert-observers`: decides which values are watched during calibration.
 //!
 //! Watching does not rewire anything: the list is a side table that the executor is given. A value is
-//! watched if a target could quantize it: an activation that a unit with an integer kernel reads or makes, or that an
+//! watched if some target could quantize it: an activation that a unit with an integer kernel reads or makes, or that an
 //! operator could quantize in every run.
 //! What lies inside a unit (between a Conv and the Relu it absorbs) and constants need no watching.
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::plan::{dynamic_reads, resolve_target, sites, units};
 use squint_ir::{Model, ValueTable};
-use squint_targets::Support;
+use squint_targets::{Support, targets};
 
 /// The pass.
 pub(crate) struct InsertObservers;
@@ -27,11 +27,12 @@ impl Pass for InsertObservers {
     }
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        let target = resolve_target(&cx.config.target)?;
+        resolve_target(&cx.config.target)?;
         let sites = sites(model, cx)?;
         let mut seen = ValueTable::new();
         let mut observed = Vec::new();
-        for unit in units(model.main(), target, &sites) {
+        // Of all targets, so that one calibration serves them all.
+        for unit in targets().flat_map(|target| units(model.main(), target, &sites)) {
             let mut watched = Vec::new();
             if matches!(unit.support, Support::Integer { .. }) {
                 watched.extend(unit.reads.iter().chain(&unit.makes).copied());

@@ -12,6 +12,7 @@
 
 mod cut;
 mod dynamic;
+mod equal_scales;
 mod params;
 mod place;
 mod units;

@@ -7,15 +7,18 @@
 
 mod cost;
 mod cpu;
+mod lint;
 mod pairs;
 mod site;
+mod tensorrt;
 
 pub use cost::Costs;
+pub use lint::{Finding, Severity};
 pub use pairs::Pairs;
 pub use site::{Operand, Site};
 
 use squint_ir::affine::Grid;
-use squint_ir::{DType, Op};
+use squint_ir::{DType, Model, Op};
 
 /// A deployment runtime on a kind of processor.
 pub trait Target: Sync {
@@ -36,6 +39,22 @@ pub trait Target: Sync {
 
     /// What the runtime does with an operator whose activations are all quantized.
     fn support(&self, site: &Site<'_>) -> Support;
+
+    /// Where quantized values lie.
+    fn placement(&self) -> Placement {
+        Placement::Regions
+    }
+
+    /// What the runtime would refuse or not fuse in a quantized model whose types are inferred.
+    fn lint(&self, model: &Model) -> Vec<Finding> {
+        let _ = model;
+        Vec::new()
+    }
+
+    /// Slots of the activations that an operator with [`Support::Integer`] reads quantized.
+    fn quantized_operands(&self, site: &Site<'_>) -> Vec<u32> {
+        site.activations()
+    }
 
     /// How many input channels a convolution in integers should have, if its kernel is much faster with more
     /// channels than those of its weight (of these dimensions); the others are filled with zeros.
@@ -72,6 +91,16 @@ pub struct Format {
     pub dtype: DType,
     /// Levels.
     pub grid: Grid,
+}
+
+/// Where a runtime wants quantized values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Around regions of operators in integers: operands and results are quantized, biases are integers.
+    Regions,
+    /// At the operands of operators only: results and biases stay float, and values that are moved from one place to
+    /// another have equal scales.
+    Inputs,
 }
 
 /// What a runtime does with an operator between quantized activations.
@@ -147,7 +176,7 @@ pub enum Params {
     },
 }
 
-const TARGETS: &[&dyn Target] = &[&cpu::CPU_VNNI, &cpu::CPU_AVX2, &cpu::ARM64];
+const TARGETS: &[&dyn Target] = &[&cpu::CPU_VNNI, &cpu::CPU_AVX2, &cpu::ARM64, &tensorrt::TensorRt];
 
 /// The target for the processor that this program runs on.
 pub fn host() -> &'static dyn Target {

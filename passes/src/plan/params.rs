@@ -1,6 +1,7 @@
 //! Scales and zero points, once it is decided what runs in integers.
 
 use super::dynamic;
+use super::equal_scales::equalize;
 use super::place::Placement;
 use super::units::Unit;
 use super::{OpPlan, QuantPlan, ValuePlan, WeightPlan};
@@ -63,6 +64,9 @@ pub(super) fn plan(
         }
         planner.plan.ops.insert(*op, decision);
     }
+    if target.placement() == squint_targets::Placement::Inputs {
+        equalize(model.main(), sites, &mut planner.plan);
+    }
     planner.plan
 }
 
@@ -85,8 +89,10 @@ impl Planner<'_, '_> {
                 self.set(*v, format, params, false, why);
             }
         }
+        let inputs_only = self.target.placement() == squint_targets::Placement::Inputs;
         for (slot, o) in (0u32..).zip(&site.operands) {
             if let Some(o) = o
+                && !inputs_only
                 && site.row.port(slot) == Port::Act
                 && let Some(t) = o.konst()
             {
@@ -94,7 +100,7 @@ impl Planner<'_, '_> {
                 self.set(o.value, format, self.params(format, lo, hi), false, "constant".into());
             }
         }
-        for v in &unit.makes {
+        for v in unit.makes.iter().filter(|_| !inputs_only) {
             if unit.float_result && !self.read_in_integers.contains(*v) {
                 continue;
             }
@@ -119,7 +125,7 @@ impl Planner<'_, '_> {
         {
             let input = unit.reads.first().and_then(|v| self.plan.values.get(*v)).map(|p| p.params.scale);
             let bias = site.operands.iter().zip(0u32..).find(|(_, s)| site.row.port(*s) == Port::Bias);
-            let bias = bias.and_then(|(o, _)| o.as_ref());
+            let bias = bias.and_then(|(o, _)| o.as_ref()).filter(|_| !inputs_only);
             if let Some(w) = input.and_then(|input| self.weight(site.op, slot, weight, axis, input, bias)) {
                 self.plan.weights.insert(op, w);
             }

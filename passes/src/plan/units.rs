@@ -45,7 +45,7 @@ pub(crate) fn units(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)]) 
             continue;
         }
         by_op.insert(*op, units.len());
-        let reads = site.activations().into_iter().filter_map(|s| site.operand(s as usize));
+        let reads = target.quantized_operands(site).into_iter().filter_map(|s| site.operand(s as usize));
         let reads = reads.filter(|o| o.konst().is_none()).map(|o| o.value).collect();
         let makes = site.results.iter().flatten().map(|o| o.value).collect();
         let float_result = leaves_float(g, *op, &support);
