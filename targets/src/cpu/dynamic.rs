@@ -96,17 +96,17 @@ impl Processor {
             return Some(self.table.lstm_u8.cost(recurrent(site)?));
         }
         let (x, out) = (site.operand(0)?.elements()?, site.result()?.elements()?);
-        let inner = site.macs() / out.max(1);
-        let weights = site.operand(1)?.elements()?;
-        let columns = weights.checked_div(inner)?.max(1);
-        let macs = out / columns * inner.next_multiple_of(4) * columns.next_multiple_of(16);
-        let product = self.table.gemm_dynamic_u8.cost(Work { macs, fetches: weights, elements: out });
+        site.operand(1)?.elements()?;
+        // Quantizing the result costs more than leaving it in float, and the row of planned products has that in it.
+        // The same row for both, as a planned product may leave its result in float, too: then all that is dearer here
+        // is to find the range.
+        let product = self.operator(site).integer;
         let quantize = match readers {
             // The runtime joins the two: there is no call for it.
             0 | 1 => Kernel { call: 0.0, ..self.table.dynamic_quantize }.each(x),
             _ => self.table.dynamic_quantize.each(x) / readers as u64,
         };
-        Some(quantize + product)
+        (out > 0).then_some(quantize + product)
     }
 
     /// Cost of an LSTM in float; 0 where lengths are unknown, and for other recurrent operators.

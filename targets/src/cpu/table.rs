@@ -28,7 +28,6 @@ pub(super) struct Table {
     pub(super) depthwise_u8: Kernel,
     pub(super) dequantize: Kernel,
     pub(super) dynamic_quantize: Kernel,
-    pub(super) gemm_dynamic_u8: Kernel,
     pub(super) gemm_f32: Kernel,
     pub(super) gemm_u8: Kernel,
     pub(super) grouped_f32: Kernel,

@@ -39,8 +39,6 @@ pub(in crate::cpu) const TABLE: Table = Table {
     depthwise_u8: kernel(1580.0, 0.0812, 0.286, 0.318),
     // 24 samples, error 3% (12%)
     dynamic_quantize: kernel(3260.0, 0.0, 0.0, 0.46),
-    // 36 samples, error 4% (16%)
-    gemm_dynamic_u8: kernel(1940.0, 0.01, 0.0133, 0.236),
     // 20 samples, error 5% (29%)
     dequantize: kernel(328.0, 0.0, 0.0, 0.14),
     // 32 samples, error 10% (27%)

@@ -40,8 +40,6 @@ pub(in crate::cpu) const TABLE: Table = Table {
     depthwise_u8: kernel(1100.0, 0.0778, 0.0, 0.169),
     // The row of `avx2.rs` times the ratio of QUANTIZE (of the call: GEMM_U8)
     dynamic_quantize: kernel(1600.0, 0.0, 0.0, 0.0996),
-    // The row of `avx2.rs` times the ratio of GEMM_U8
-    gemm_dynamic_u8: kernel(952.0, 0.00199, 0.01, 0.135),
     // 20 samples, error 6% (16%)
     dequantize: kernel(60.0, 0.0, 0.0, 0.0924),
     // 32 samples, error 12% (49%)
