@@ -11,6 +11,7 @@
 //! 3. *Recurrences.* A model that feeds states back is tried over a sequence of steps ([`crate::feedback`]).
 
 use crate::calibration::Method;
+use crate::config::Scheme;
 use crate::feedback::{Sequence, states};
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
@@ -95,11 +96,15 @@ pub(crate) fn refine(
             )?;
         }
         let before = deviation.sqnr();
+        let instead = match cx.config.scheme {
+            Scheme::Auto => "find their scales in every run or stay in float",
+            Scheme::Static | Scheme::Dynamic => "stay in float",
+        };
         cx.notes.add(
             "",
             format!(
                 "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {MORE_SAMPLES} \
-                 samples (bound: {wanted:.1} dB, {:.1} %): the worst operators stay in float",
+                 samples (bound: {wanted:.1} dB, {:.1} %): the worst operators {instead}",
                 deviation.flips * 100.0,
                 MAX_FLIPS * 100.0
             ),
