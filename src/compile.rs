@@ -5,7 +5,7 @@ use squint_ir::Model;
 use squint_ir::execute::Samples;
 use squint_passes::config::{Config, OperatorFormat};
 use squint_passes::evidence::Evidence;
-use squint_passes::pipeline;
+use squint_passes::pipeline::{self, RuleTrace};
 use squint_passes::plan::QuantPlan;
 use squint_passes::report::{Note, Notes, Report};
 
@@ -51,6 +51,19 @@ pub fn plan(
 /// If the model is not well-formed.
 pub fn optimize(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<Report, Error> {
     Ok(pipeline::optimize(model, config, hooks)?)
+}
+
+/// As [`optimize`], and where a rule of fusion applied, or why it did not.
+///
+/// # Errors
+/// As [`optimize`]; and if there is no rule of this name.
+pub fn optimize_traced(
+    model: &mut Model,
+    rule: &str,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<(Report, RuleTrace), Error> {
+    Ok(pipeline::optimize_traced(model, rule, config, hooks)?)
 }
 
 /// Writes the quantized operators of a model in one format, and changes nothing else. Returns what stays in the other,

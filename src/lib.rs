@@ -31,7 +31,7 @@ pub mod fixture;
 mod library;
 pub mod stats;
 
-pub use compile::{convert, optimize, plan, quantize, quantize_with};
+pub use compile::{convert, optimize, optimize_traced, plan, quantize, quantize_with};
 pub use data::{DataError, DataOptions, Dataset};
 pub use error::Error;
 pub use files::{is_text, load, load_with, save, save_with};

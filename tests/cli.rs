@@ -120,6 +120,29 @@ fn without_data() {
 }
 
 #[test]
+fn trace_rule() {
+    let mut shell = Shell::new();
+    let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+g (float[1,2,4,4] x, float[1,2,1,1] v) => (float[1,2,4,4] y, float[1,2,4,4] z)
+<float[2,2,1,1] w = {1, 2, 3, 4}, float[2,1,1] k = {2, 3}, float[4] row = {1, 2, 3, 4}>
+{
+  a = Conv (x, w)
+  b = Mul (a, k)
+  c = Conv (b, w)
+  d = Mul (c, v)
+  e = Conv (d, w)
+  y = Mul (e, row)
+  z = Mul (x, k)
+}
+"#;
+    shell.write("chain.onnxtxt", text.as_bytes());
+    shell.run("optimize chain.onnxtxt --trace-rule fold-scale");
+    shell.run("optimize chain.onnxtxt --trace-rule no-such-rule");
+    shell.run("optimize chain.onnxtxt");
+    shell.check("trace-rule");
+}
+
+#[test]
 fn help() {
     let mut shell = Shell::new();
     shell.run("--help");

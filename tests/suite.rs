@@ -2,4 +2,5 @@
 
 mod calibration;
 mod cli;
+mod docs;
 mod filetests;

@@ -105,6 +105,14 @@ impl Model {
         self.graph_mut(self.main)
     }
 
+    /// Calls `f` with another graph as the main one: what works on the main graph works so on a body.
+    pub fn within<R>(&mut self, graph: GraphId, f: impl FnOnce(&mut Model) -> R) -> R {
+        let outer = std::mem::replace(&mut self.main, graph);
+        let result = f(self);
+        self.main = outer;
+        result
+    }
+
     /// A graph.
     ///
     /// # Panics

@@ -3,9 +3,10 @@
 //! - `Constant` nodes become constants (through folding, which knows their attribute forms);
 //! - initializers stop being graph inputs (files before IR version 4 had to list them there);
 //! - Identity, inference-time Dropout and Cast to the same type disappear;
-//! - every node gets a name of its own, because runtimes and reports refer to nodes by name.
+//! - every node gets a name of its own, because runtimes and reports refer to nodes by name;
+//! - values of bodies do not have the names of values around them.
 
-use crate::names::Names;
+use crate::names::{Names, uncover_names};
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use squint_ir::{Graph, Model, OpId};
 
@@ -28,6 +29,9 @@ impl Pass for Canonicalize {
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
         let mut changed = demote_inputs(model, cx);
         changed |= merge_opset_imports(model);
+        if model.main().owner.is_none() {
+            changed |= uncover_names(model);
+        }
         let g = model.main_mut();
         let order = g.topo().map_err(|c| PassError::Model(c.to_string()))?;
         for op in &order {

@@ -2,12 +2,13 @@
 //!
 //! Three rules, in one walk in execution order: an operator on constants becomes its results; a value
 //! whose contents inference knows completely (a `Shape` of a static tensor, and what is computed from it)
-//! becomes a constant; and the target shape of a `Reshape` with a single symbolic length becomes a
-//! constant with −1 in its place. Results above the configured size are left to the runtime: folding must
+//! becomes a constant; and the target shape of a `Reshape` becomes a constant where its symbolic lengths can be
+//! written as −1 or as copies of lengths of the operand. Results above the configured size are left to the runtime: folding must
 //! not blow a model up.
 
 use crate::infer_types::InferTypes;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use crate::shapes::reshape_target;
 use squint_ir::{DType, Dim, Model, OpId, Tensor, ValueId};
 use squint_ops::{EvalCx, Fact};
 use std::sync::Arc;
@@ -98,7 +99,7 @@ fn fold_known(model: &mut Model, cx: &mut PassCx<'_>, id: OpId) -> bool {
     true
 }
 
-/// Makes the target shape of a Reshape constant where only one length is symbolic.
+/// Makes the target shape of a Reshape constant where −1 and copies can say its symbolic lengths.
 fn fold_reshape(model: &mut Model, cx: &mut PassCx<'_>, id: OpId) -> bool {
     let g = model.main();
     if !g.has_op(id) || !g.op(id).is("Reshape") || g.op(id).int("allowzero").unwrap_or(0) != 0 {
@@ -113,19 +114,18 @@ fn fold_reshape(model: &mut Model, cx: &mut PassCx<'_>, id: OpId) -> bool {
     let written = cx.fact(model, shape).dims;
     let wanted = match (result.shape, written) {
         (Some(r), Some(w)) if r.len() == w.len() => {
-            r.into_iter().zip(w).map(|(r, w)| if r.known().is_some() { r } else { w }).collect()
+            let better = |(r, w): (Dim, Dim)| match r.known() {
+                None if w.known().is_some() || r == Dim::Unknown => w,
+                _ => r,
+            };
+            r.into_iter().zip(w).map(better).collect::<Vec<_>>()
         }
         (Some(r), _) => r,
         (None, Some(w)) => w,
         (None, None) => return false,
     };
-    let open = wanted.iter().filter(|d| d.known().is_none()).count();
-    if open > 1 || wanted.contains(&Dim::Known(0)) {
-        return false;
-    }
-    let lengths: Option<Vec<i64>> =
-        wanted.iter().map(|d| d.known().map_or(Some(-1), |n| i64::try_from(n).ok())).collect();
-    let Some(lengths) = lengths else { return false };
+    let operand = g.operand(id, 0).and_then(|x| cx.fact(model, x).shape);
+    let Some(lengths) = reshape_target(operand.as_ref(), &wanted) else { return false };
     let name = format!("{}_folded", g.value(shape).name());
     let g = model.main_mut();
     let v = g.add_const(&name, Tensor::from_i64(&[lengths.len()], &lengths));

@@ -1,7 +1,8 @@
 //! `fuse`: rewriting rules that make the float graph smaller or expose integer work.
 //!
-//! A rule is data: a name, the pattern it replaces as ONNX text, the equation that makes it right (its
-//! doc comment), and a function that checks guards and builds the replacement. The laws:
+//! A rule is data: a name, the equation that makes it right (its doc comment), the patterns it replaces and
+//! what it makes of them as ONNX text, and a function that checks guards and builds the replacement;
+//! [`reference`] prints them all. The laws:
 //!
 //! - never worse: every rule removes an operator or turns one into a constant;
 //! - a rule checks everything before it changes anything;
@@ -18,8 +19,10 @@ mod rules;
 mod testing;
 
 use crate::infer_types::InferTypes;
+use crate::optimize_bodies::for_each_body;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-pub(crate) use pattern::Pattern;
+use crate::report::Note;
+pub(crate) use pattern::{NearMiss, Pattern};
 pub(crate) use rewrite::{Miss, Rewrite};
 use squint_ir::Model;
 
@@ -28,8 +31,12 @@ use squint_ir::Model;
 pub(crate) struct Rule {
     /// Name in kebab case: `--trace-rule`, filetests and provenance spell it so.
     pub(crate) name: &'static str,
+    /// The equation that makes it right, with where it holds: Markdown.
+    pub(crate) law: &'static str,
     /// What it replaces, in the spellings it has, tried in order; [`Pattern`] has the syntax.
     pub(crate) patterns: &'static [&'static str],
+    /// What it makes of them, for people: `y = Gemm (x, w, b')`.
+    pub(crate) becomes: &'static str,
     /// Checks guards and rewrites.
     pub(crate) apply: fn(&mut Rewrite<'_, '_>) -> Result<(), Miss>,
 }
@@ -47,13 +54,13 @@ impl Pass for Fuse {
     }
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        apply_all(&rules::all(), model, cx).map(|(changed, _)| changed)
+        apply_all(&rules::all().collect::<Vec<_>>(), model, cx).map(|(changed, _)| changed)
     }
 }
 
 /// A rule as a pass of its own. It notes where its pattern fits but a guard does not hold.
 pub(crate) fn rule_named(name: &str) -> Option<impl Pass + use<>> {
-    rules::all().into_iter().find(|r| r.name == name).map(Single)
+    rules::all().find(|r| r.name == name).map(Single)
 }
 
 struct Single(Rule);
@@ -76,6 +83,95 @@ impl Pass for Single {
     }
 }
 
+/// The error where there is no rule of a name.
+pub(crate) fn no_such_rule(name: &str) -> PassError {
+    let known: Vec<&str> = rules::all().map(|r| r.name).collect();
+    PassError::Config(format!("there is no rule `{name}`; there are {}", known.join(", ")))
+}
+
+/// Where a rule nearly applies, in the main graph and in bodies: every operator at which a pattern begins to
+/// fit (its last operator is the right one), with the reason why it goes no further, or the guard that does not
+/// hold. Of several patterns, the one that comes furthest speaks.
+///
+/// # Errors
+/// If there is no such rule, or a graph has a cycle.
+pub(crate) fn near_misses(
+    name: &str,
+    model: &mut Model,
+    cx: &mut PassCx<'_>,
+) -> Result<Vec<Note>, PassError> {
+    let rule = rules::all().find(|r| r.name == name).ok_or_else(|| no_such_rule(name))?;
+    let mut found = Vec::new();
+    near_misses_in(&rule, model, cx, &mut found)?;
+    let main = model.main_id();
+    for_each_body(model, cx, main, &mut |model, cx| {
+        near_misses_in(&rule, model, cx, &mut found)?;
+        Ok(false)
+    })?;
+    Ok(found)
+}
+
+fn near_misses_in(
+    rule: &Rule,
+    model: &mut Model,
+    cx: &mut PassCx<'_>,
+    found: &mut Vec<Note>,
+) -> Result<(), PassError> {
+    let patterns: Vec<Pattern> = rule.patterns.iter().map(|p| Pattern::parse(p)).collect();
+    InferTypes.run(model, cx)?;
+    for op in model.main().topo().map_err(|c| PassError::Model(c.to_string()))? {
+        let mut nearest: Option<NearMiss> = None;
+        let mut guard = None;
+        for pattern in &patterns {
+            match pattern.matches(model.main(), op) {
+                // On a copy: the rule might still apply.
+                Ok(m) => match Rewrite::new(&mut model.clone(), cx, rule.name, m).run(rule.apply) {
+                    Ok(()) => guard = Some("it applies".to_owned()),
+                    Err(Miss(why)) => guard = guard.or(Some(why)),
+                },
+                Err(miss) => {
+                    let nearer = |a: NearMiss, b: NearMiss| if b.depth > a.depth { b } else { a };
+                    nearest = [nearest, miss].into_iter().flatten().reduce(nearer);
+                }
+            }
+        }
+        let why = guard.or_else(|| nearest.map(|n| n.explain(model.main())));
+        if let Some(message) = why.filter(|w| !w.is_empty()) {
+            found.push(Note { place: model.main().label(op), message });
+        }
+    }
+    Ok(())
+}
+
+/// Every rule with its law, as Markdown: what `docs/rewrites.md` holds.
+pub fn reference() -> String {
+    let mut text = String::from(REFERENCE_HEAD);
+    for family in rules::FAMILIES {
+        text += &format!("\n## {}\n", family.title);
+        for rule in family.rules {
+            let law: Vec<&str> = rule.law.lines().map(str::trim).collect();
+            text += &format!("\n### {}\n\n{}\n\n```text\n", rule.name, law.join("\n"));
+            for pattern in rule.patterns {
+                text += &format!("{pattern}\n");
+            }
+            text += &format!("=> {}\n```\n", rule.becomes);
+        }
+    }
+    text
+}
+
+const REFERENCE_HEAD: &str = "\
+# Rewriting rules
+
+Made from the rules in `passes/src/fuse/rules`; a test keeps it so. Each rule has a law, one pattern or more, and what
+it makes of them. The last operator of a pattern is where matching begins. `A|B` are alternatives, `x!` is a constant,
+`x?` an operand that may be missing; a result that is used elsewhere, too, stops a rule, unless it is marked `x&`. Add,
+Mul, Max and Min commute. Primed constants are computed; `y = x` says that nothing is left.
+
+Only float32 constants are computed with; symbols and unknown lengths stop a rule where it needs lengths. Why a rule
+does not apply somewhere is told by `squint optimize MODEL --trace-rule NAME`.
+";
+
 /// More sweeps than any rule set here needs; a bound against rules that undo each other.
 const MAX_SWEEPS: usize = 32;
 
@@ -95,9 +191,12 @@ fn apply_all(rules: &[Rule], model: &mut Model, cx: &mut PassCx<'_>) -> Result<(
                 if !model.main().has_op(op) {
                     break;
                 }
-                let Some(found) = pattern.matches(model.main(), op) else { continue };
+                let Ok(found) = pattern.matches(model.main(), op) else { continue };
                 match Rewrite::new(model, cx, rule.name, found).run(rule.apply) {
-                    Ok(()) => again = true,
+                    Ok(()) => {
+                        again = true;
+                        *cx.rewrites.entry(rule.name).or_default() += 1;
+                    }
                     Err(miss) if miss == Miss::nothing_to_do() => {}
                     Err(miss) => misses.push((model.main().label(op), miss)),
                 }
@@ -117,9 +216,10 @@ mod tests {
 
     #[test]
     fn patterns_parse_and_names_are_unique() {
-        let mut names: Vec<_> = rules::all().iter().map(|r| r.name).collect();
+        let mut names: Vec<_> = rules::all().map(|r| r.name).collect();
         for r in rules::all() {
             r.patterns.iter().for_each(|p| drop(Pattern::parse(p)));
+            assert!(!r.law.trim().is_empty() && r.becomes.contains("y = "), "{}", r.name);
             assert!(
                 r.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'),
                 "{}",

@@ -6,6 +6,7 @@ use crate::report::Notes;
 use crate::statistics::Statistics;
 use squint_ir::{Model, ValueId, ValueTable};
 use squint_ops::Fact;
+use std::collections::BTreeMap;
 
 /// A step of the compiler.
 ///
@@ -81,6 +82,8 @@ pub struct PassCx<'a> {
     pub steering: Steering,
     /// What is to be done.
     pub plan: QuantPlan,
+    /// Rules of fusion that applied, and how often.
+    pub rewrites: BTreeMap<&'static str, usize>,
     /// What the user should be told.
     pub notes: Notes,
 }
@@ -95,6 +98,7 @@ impl<'a> PassCx<'a> {
             statistics: Statistics::default(),
             steering: Steering::default(),
             plan: QuantPlan::default(),
+            rewrites: BTreeMap::new(),
             notes: Notes::default(),
         }
     }

@@ -4,7 +4,7 @@ use crate::config::{Config, OperatorFormat};
 use crate::evidence::Evidence;
 use crate::pass::{Changed, Pass, PassCx, PassError};
 use crate::recording::{DataRecord, Recording};
-use crate::report::{Notes, Report};
+use crate::report::{Note, Notes, Report};
 use crate::runner::{Hooks, run};
 use crate::*;
 use squint_ir::Model;
@@ -24,9 +24,15 @@ const OPTIMIZE: &[&dyn Pass] = &[
     // Folding and fusing ask for types and constants.
     &infer_types::InferTypes,
     &fold_constants::FoldConstants,
+    // Folding decides conditions on ranks and options.
+    &inline_branches::InlineBranches,
     // Folding turns computed weights and shapes into constants, which lets more be inferred.
     &infer_types::InferTypes,
+    // Patterns share what is equal: a second copy of a part would be a use outside of the match.
+    &merge_common_subexpressions::MergeCommonSubexpressions,
     &fuse::Fuse,
+    // What is known outside of bodies is known now. What they no longer capture is dead below.
+    &optimize_bodies::OptimizeBodies,
     // Equal work after fusing is found once.
     &merge_common_subexpressions::MergeCommonSubexpressions,
     &eliminate_dead_code::EliminateDeadCode,
@@ -104,10 +110,54 @@ pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
 /// If the model is not well-formed.
 pub fn optimize(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<Report, PassError> {
     let mut cx = PassCx::new(config);
-    let ops_before = model.main().op_count();
-    let timing = run(OPTIMIZE, model, &mut cx, hooks)?;
+    optimize_in(model, &mut cx, hooks)
+}
+
+/// As [`optimize`], and where a rule of fusion applied, or why it did not.
+///
+/// # Errors
+/// As [`optimize`]; and if there is no rule of this name.
+pub fn optimize_traced(
+    model: &mut Model,
+    rule: &str,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<(Report, RuleTrace), PassError> {
+    fuse::rule_named(rule).ok_or_else(|| fuse::no_such_rule(rule))?;
+    let mut cx = PassCx::new(config);
+    let report = optimize_in(model, &mut cx, hooks)?;
+    let applied = cx.rewrites.get(rule).copied().unwrap_or_default();
+    Ok((report, RuleTrace { applied, missed: fuse::near_misses(rule, model, &mut cx)? }))
+}
+
+/// What became of a rule of fusion.
+pub struct RuleTrace {
+    /// How often it applied.
+    pub applied: usize,
+    /// Operators of the optimized graph, bodies included, at which its pattern begins to fit, each with the
+    /// reason why it did not apply there.
+    pub missed: Vec<Note>,
+}
+
+fn optimize_in(model: &mut Model, cx: &mut PassCx<'_>, hooks: &Hooks<'_>) -> Result<Report, PassError> {
+    let ops_before = op_count(model);
+    let timing = run(OPTIMIZE, model, cx, hooks)?;
     let notes = cx.notes.iter().cloned().collect();
-    Ok(Report { notes, ops_before, ops_fused: model.main().op_count(), timing, ..Report::default() })
+    let rewrites = cx.rewrites.iter().map(|(rule, n)| (*rule, *n)).collect();
+    Ok(Report { notes, ops_before, ops_fused: op_count(model), timing, rewrites, ..Report::default() })
+}
+
+/// Operators of a model, those of bodies included.
+fn op_count(model: &Model) -> usize {
+    let functions: Vec<_> = model.functions.iter().map(|f| f.graph).collect();
+    let outermost = |mut id| {
+        while let Some((around, _)) = model.graph(id).owner {
+            id = around;
+        }
+        id
+    };
+    let graphs = model.graph_ids().filter(|id| !functions.contains(&outermost(*id)));
+    graphs.map(|id| model.graph(id).op_count()).sum()
 }
 
 /// Quantizes a model statically.
@@ -204,15 +254,16 @@ fn plan_until(
 ) -> Result<(Report, plan::QuantPlan), PassError> {
     let config = evidence.settled(config);
     let mut cx = PassCx::new(&config);
-    let ops_before = model.main().op_count();
+    let ops_before = op_count(model);
     let mut timing = run(OPTIMIZE, model, &mut cx, hooks)?;
-    let ops_fused = model.main().op_count();
+    let ops_fused = op_count(model);
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
     learn(model, &mut cx, evidence, hooks, &mut timing)?;
     timing.extend(run(last, model, &mut cx, hooks)?);
     let notes = cx.notes.iter().cloned().collect();
     let (samples, nodes) = (cx.statistics.samples, cx.plan.report.clone());
-    Ok((Report { nodes, notes, samples, ops_before, ops_fused, timing }, cx.plan))
+    let rewrites = cx.rewrites.iter().map(|(rule, n)| (*rule, *n)).collect();
+    Ok((Report { nodes, notes, samples, ops_before, ops_fused, rewrites, timing }, cx.plan))
 }
 
 /// What is learnt of the float graph: statistics of its values and, by running it, which plans keep its

@@ -5,7 +5,7 @@
 //! definition changed incompatibly; [`steps::STEPS`] lists them. An operator goes through every step
 //! between the version of the model and the target's, in ascending order, and may change its type on the
 //! way (Upsample 7 → Upsample 9 → Resize 10 → Resize 11). What is not listed kept its meaning between 7 and
-//! 13. Operators of other domains, and calls of model functions, are not touched; bodies of If and Loop
+//! 17; beyond 13, [`raise_to`] serves rewriting rules that make operators of newer sets. Operators of other domains, and calls of model functions, are not touched; bodies of If and Loop
 //! are raised with the graph around them.
 //!
 //! Source: ONNX `Changelog.md`.
@@ -23,10 +23,7 @@ use squint_ir::{GraphId, Model, OpId};
 const OLDEST: i64 = 7;
 
 /// The operator set up to which there are adapters.
-const NEWEST: i64 = 13;
-
-/// The IR version that goes with [`NEWEST`].
-const IR_VERSION: i64 = 7;
+const NEWEST: i64 = 17;
 
 /// The pass.
 pub(crate) struct RaiseOpset;
@@ -75,16 +72,20 @@ pub(crate) fn raise_to(
         raise(&mut Site::new(model, cx, graph, op), from, to)?;
     }
     model.set_opset("", to);
-    model.ir_version = model.ir_version.max(IR_VERSION);
+    model.ir_version = model.ir_version.max(if to >= 15 { 8 } else { 7 });
     Ok(Changed::Yes)
 }
 
-/// Every operator of the default domain that is not a call of a model function, in the main graph and
+/// Every operator of the default domain that is not a call of a model function, in the outermost graph and
 /// in the bodies inside it.
 fn operators(model: &Model) -> Result<Vec<(GraphId, OpId)>, PassError> {
     let is_call =
         |op: &squint_ir::Op| model.functions.iter().any(|f| f.domain.is_empty() && f.name == op.op_type);
-    let (mut work, mut found) = (vec![model.main_id()], Vec::new());
+    let mut outermost = model.main_id();
+    while let Some((around, _)) = model.graph(outermost).owner {
+        outermost = around;
+    }
+    let (mut work, mut found) = (vec![outermost], Vec::new());
     while let Some(id) = work.pop() {
         let g = model.graph(id);
         for op in g.topo().map_err(|c| PassError::Model(c.to_string()))? {

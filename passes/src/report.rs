@@ -72,10 +72,12 @@ pub struct Report {
     pub notes: Vec<Note>,
     /// Calibration samples used.
     pub samples: usize,
-    /// Operators before any pass.
+    /// Operators before any pass, those of bodies included.
     pub ops_before: usize,
-    /// Operators of the float graph after fusion.
+    /// Operators of the float graph after fusion, those of bodies included.
     pub ops_fused: usize,
+    /// Rules of fusion that applied, and how often.
+    pub rewrites: Vec<(&'static str, usize)>,
     /// Each pass with the seconds it took.
     pub timing: Vec<(&'static str, f64)>,
 }

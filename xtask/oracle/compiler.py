@@ -23,6 +23,13 @@ class Squint:
         self.run("quantize", str(model), "-o", str(output), "--data", str(data), *options)
         return output
 
+    def optimize(self, model: Path, output: Path) -> Path:
+        """`squint optimize MODEL -o OUT`; returns `output`."""
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.unlink(missing_ok=True)
+        self._run("optimize", str(model), "-o", str(output))
+        return output
+
     def print(self, model: Path) -> str:
         """`squint print MODEL`: the model as ONNX text."""
         return self.run("print", "--full", str(model))

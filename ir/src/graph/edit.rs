@@ -91,6 +91,11 @@ impl Graph {
         slot
     }
 
+    /// Empties a capture slot that no body of `op` uses any more. Other captures keep their slots.
+    pub fn remove_capture(&mut self, op: OpId, slot: u32) {
+        self.drop_edges(op, Edge::Capture(slot), Incoming);
+    }
+
     /// Makes every user of `old`, and every graph output that is `old`, use `new` instead.
     pub fn replace_uses(&mut self, old: ValueId, new: ValueId) {
         self.redirect_uses(old, new, |_| true);

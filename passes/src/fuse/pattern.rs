@@ -5,7 +5,7 @@
 //! y = Mul (c, k!)                  the root; Add, Mul, Max and Min of two operands commute
 //! ```
 //!
-//! A variable that occurs twice stands for the same value. A result is swallowed by the match, so nothing
+//! `..` as the last operand allows any further ones. A variable that occurs twice stands for the same value. A result is swallowed by the match, so nothing
 //! outside may use it, unless it is marked `t&`: then its operator stays where something else uses it.
 
 use squint_ir::{Graph, OpId, ValueId};
@@ -19,8 +19,12 @@ struct Node {
     result: &'static str,
     /// The result may be used outside the match.
     shared: bool,
+    /// The alternatives, `Conv|Gemm`.
+    op_text: &'static str,
     op_types: Vec<&'static str>,
     operands: Vec<Operand>,
+    /// Further operands are allowed.
+    open: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -57,14 +61,18 @@ impl Pattern {
             let (result, rest) = line.split_once('=').expect("invariant: `result = Op (operands)`");
             let (op, rest) = rest.split_once('(').expect("invariant: operands in parentheses");
             let operands = rest.trim().strip_suffix(')').expect("invariant: closing parenthesis");
-            let operands = operands.split(',').map(str::trim).filter(|o| !o.is_empty());
+            let operands: Vec<&str> = operands.split(',').map(str::trim).filter(|o| !o.is_empty()).collect();
+            let open = operands.last() == Some(&"..");
+            let operands = operands.into_iter().filter(|o| *o != "..");
             let (result, shared) =
                 result.trim().strip_suffix('&').map_or((result.trim(), false), |r| (r, true));
             Node {
                 result,
                 shared,
+                op_text: op.trim(),
                 op_types: op.split('|').map(str::trim).collect(),
                 operands: operands.map(Operand::parse).collect(),
+                open,
             }
         });
         Pattern { nodes: nodes.collect() }
@@ -72,81 +80,168 @@ impl Pattern {
 
     /// The match whose root is `op`, if the pattern fits there and swallows no value that is used
     /// outside.
-    pub(crate) fn matches(&self, g: &Graph, op: OpId) -> Option<Match> {
-        let mut m = Match::default();
-        let root = self.nodes.last()?;
-        if !self.node(g, root, op, &mut m) {
-            return None;
+    ///
+    /// # Errors
+    /// What did not fit where the pattern came furthest; `None` if already the root is another operator.
+    pub(crate) fn matches(&self, g: &Graph, op: OpId) -> Result<Match, Option<NearMiss>> {
+        let mut search = Search { pattern: self, g, found: Match::default(), depth: 0, miss: None };
+        let (Some(root), Some(y)) = (self.nodes.last(), g.result(op, 0)) else { return Err(None) };
+        if !search.node(root, op) {
+            return Err(search.miss.filter(|m| m.depth > 0));
         }
-        let y = g.result(op, 0)?;
+        let mut m = search.found;
         m.ops.push((root.result, op));
-        if self.escapes(g, &m) {
-            return None;
+        if let Some(v) = self.escapes(g, &m) {
+            return Err(Some(NearMiss { depth: self.nodes.len(), why: Mismatch::Escapes(v) }));
         }
         m.values.push((root.result, Some(y)));
-        Some(m)
+        Ok(m)
     }
 
-    fn node(&self, g: &Graph, node: &Node, id: OpId, m: &mut Match) -> bool {
+    /// An inner value that is not shared and is a graph output or is used by an operator that is not part
+    /// of the match. The root's own result is not bound yet, so it is not inner.
+    fn escapes(&self, g: &Graph, m: &Match) -> Option<ValueId> {
+        let swallowed = self.nodes.iter().filter(|n| !n.shared);
+        let mut inner = swallowed.filter_map(|node| m.values.iter().find(|(n, _)| *n == node.result)?.1);
+        inner.find(|v| {
+            let inside = |u: squint_ir::Use| !u.capture && m.ops.iter().any(|(_, o)| *o == u.op);
+            g.is_output(*v) || !g.uses(*v).into_iter().all(inside)
+        })
+    }
+}
+
+/// Where a pattern began to fit, but did not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NearMiss {
+    /// Operators that fitted: the more, the nearer.
+    pub(crate) depth: usize,
+    why: Mismatch,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Mismatch {
+    /// The value is made by another operator, or by none.
+    Producer(ValueId, &'static str),
+    /// The operator has an operand that the pattern lacks, or a second result that is used.
+    Extra(OpId),
+    /// The operator lacks an operand.
+    Omitted(OpId, &'static str),
+    /// The value is not constant.
+    NotConstant(ValueId),
+    /// The variable stands for another value.
+    Bound(ValueId, &'static str),
+    /// The value is used outside of the match.
+    Escapes(ValueId),
+}
+
+impl NearMiss {
+    /// The reason in words.
+    pub(crate) fn explain(&self, g: &Graph) -> String {
+        let name = |v: ValueId| g.value(v).name();
+        match self.why {
+            Mismatch::Producer(v, wanted) => {
+                let made = match g.producer(v) {
+                    Some((op, _)) => format!("made by {}", g.op(op).qualified_type()),
+                    None if g.konst(v).is_some() => "a constant".into(),
+                    None => "made outside of the graph".into(),
+                };
+                format!("`{}` is {made}, not by {}", name(v), wanted.replace('|', " or "))
+            }
+            Mismatch::Extra(op) => {
+                format!("`{}` has an operand or a result that the rule does not know", g.label(op))
+            }
+            Mismatch::Omitted(op, operand) => format!("`{}` has no operand `{operand}`", g.label(op)),
+            Mismatch::NotConstant(v) => format!("`{}` is not a constant", name(v)),
+            Mismatch::Bound(v, variable) => {
+                format!("`{}` is another value than `{variable}` elsewhere", name(v))
+            }
+            Mismatch::Escapes(v) if g.is_output(v) => format!("`{}` is a graph output", name(v)),
+            Mismatch::Escapes(v) => format!("`{}` is used elsewhere, too", name(v)),
+        }
+    }
+}
+
+/// A match being looked for.
+struct Search<'a> {
+    pattern: &'a Pattern,
+    g: &'a Graph,
+    found: Match,
+    /// Operators that fit so far.
+    depth: usize,
+    /// Where the search came furthest.
+    miss: Option<NearMiss>,
+}
+
+impl Search<'_> {
+    fn node(&mut self, node: &Node, id: OpId) -> bool {
+        let g = self.g;
         let op = g.op(id);
         if !op.is_onnx() || !node.op_types.contains(&op.op_type.as_str()) {
-            return false;
+            return match g.result(id, 0) {
+                Some(v) => self.fail(Mismatch::Producer(v, node.op_text)),
+                None => false,
+            };
         }
+        self.depth += 1;
         let operands = g.operands(id);
-        if operands.iter().skip(node.operands.len()).any(Option::is_some) {
-            return false;
+        let more = !node.open && operands.iter().skip(node.operands.len()).any(Option::is_some);
+        if more || g.results(id).iter().skip(1).flatten().any(|v| g.is_used(*v)) {
+            return self.fail(Mismatch::Extra(id));
         }
-        if g.results(id).iter().skip(1).flatten().any(|v| g.is_used(*v)) {
-            return false;
-        }
-        let saved = m.clone();
-        if self.operands(g, node, &operands, m) {
+        let saved = (self.found.clone(), self.depth);
+        if self.operands(node, id, &operands) {
             return true;
         }
-        *m = saved;
-        let commutes = operands.len() == 2 && matches!(op.op_type.as_str(), "Add" | "Mul" | "Max" | "Min");
-        commutes && self.operands(g, node, &[operands[1], operands[0]], m)
+        (self.found, self.depth) = saved;
+        let commutes = operands.len() == 2
+            && matches!(op.op_type.as_str(), "Add" | "Mul" | "Max" | "Min" | "And" | "Or" | "Equal");
+        commutes && self.operands(node, id, &[operands[1], operands[0]])
     }
 
-    fn operands(&self, g: &Graph, node: &Node, operands: &[Option<ValueId>], m: &mut Match) -> bool {
+    fn operands(&mut self, node: &Node, id: OpId, operands: &[Option<ValueId>]) -> bool {
+        let (g, nodes) = (self.g, &self.pattern.nodes);
         node.operands.iter().enumerate().all(|(i, &Operand { name, optional, konst })| {
             match operands.get(i).copied().flatten() {
-                None => optional && bind(m, name, None),
-                Some(v) if konst && (g.konst(v).is_none() || g.is_input(v)) => false,
-                Some(v) => match self.nodes.iter().find(|n| n.result == name) {
-                    None => bind(m, name, Some(v)),
-                    Some(_) if m.ops.iter().any(|(n, _)| *n == name) => bind(m, name, Some(v)),
+                None if optional => self.bind(name, None),
+                None => self.fail(Mismatch::Omitted(id, name)),
+                Some(v) if konst && (g.konst(v).is_none() || g.is_input(v)) => {
+                    self.fail(Mismatch::NotConstant(v))
+                }
+                Some(v) => match nodes.iter().find(|n| n.result == name) {
+                    None => self.bind(name, Some(v)),
+                    Some(_) if self.found.ops.iter().any(|(n, _)| *n == name) => self.bind(name, Some(v)),
                     Some(inner) => match g.producer(v) {
-                        Some((p, 0)) if self.node(g, inner, p, m) => {
-                            m.ops.push((inner.result, p));
-                            bind(m, name, Some(v))
+                        Some((p, 0)) if self.node(inner, p) => {
+                            self.found.ops.push((inner.result, p));
+                            self.bind(name, Some(v))
                         }
-                        _ => false,
+                        Some((_, 0)) => false,
+                        _ => self.fail(Mismatch::Producer(v, inner.op_text)),
                     },
                 },
             }
         })
     }
 
-    /// True if an inner value that is not shared is a graph output or is used by an operator that is not
-    /// part of the match. The root's own result is not bound yet, so it is not inner.
-    fn escapes(&self, g: &Graph, m: &Match) -> bool {
-        let swallowed = self.nodes.iter().filter(|n| !n.shared);
-        let inner = swallowed.filter_map(|node| m.values.iter().find(|(n, _)| *n == node.result)?.1);
-        inner.into_iter().any(|v| {
-            let inside = |u: squint_ir::Use| !u.capture && m.ops.iter().any(|(_, o)| *o == u.op);
-            g.is_output(v) || !g.uses(v).into_iter().all(inside)
-        })
-    }
-}
-
-fn bind(m: &mut Match, name: &'static str, v: Option<ValueId>) -> bool {
-    match m.values.iter().find(|(n, _)| *n == name) {
-        Some((_, bound)) => *bound == v,
-        None => {
-            m.values.push((name, v));
-            true
+    fn bind(&mut self, name: &'static str, v: Option<ValueId>) -> bool {
+        let bound = self.found.values.iter().find(|(n, _)| *n == name).map(|(_, b)| *b);
+        match (bound, v) {
+            (None, _) => {
+                self.found.values.push((name, v));
+                true
+            }
+            (Some(b), _) if b == v => true,
+            (Some(_), Some(v)) => self.fail(Mismatch::Bound(v, name)),
+            (Some(_), None) => false,
         }
+    }
+
+    /// Notes what did not fit, if no attempt came further.
+    fn fail(&mut self, why: Mismatch) -> bool {
+        if self.miss.is_none_or(|m| m.depth < self.depth) {
+            self.miss = Some(NearMiss { depth: self.depth, why });
+        }
+        false
     }
 }
 
@@ -173,15 +268,33 @@ mod tests {
         let p = Pattern::parse("s = Sigmoid (x); y = Mul (x, s)");
         let m = p.matches(&g, root).unwrap();
         assert_eq!(m.ops.len(), 2);
-        assert!(Pattern::parse("s = Tanh (x); y = Mul (x, s)").matches(&g, root).is_none());
-        assert!(Pattern::parse("s = Sigmoid (x); y = Mul (s, s)").matches(&g, root).is_none());
+        assert!(Pattern::parse("s = Tanh (x); y = Mul (x, s)").matches(&g, root).is_err());
+        assert!(Pattern::parse("s = Sigmoid (x); y = Mul (s, s)").matches(&g, root).is_err());
     }
 
     #[test]
     fn a_value_used_outside_does_not_match() {
         let (g, root) = chain(true);
-        assert!(Pattern::parse("s = Sigmoid (x); y = Mul (x, s)").matches(&g, root).is_none());
-        assert!(Pattern::parse("s& = Sigmoid (x); y = Mul (x, s)").matches(&g, root).is_some());
+        assert!(Pattern::parse("s = Sigmoid (x); y = Mul (x, s)").matches(&g, root).is_err());
+        assert!(Pattern::parse("s& = Sigmoid (x); y = Mul (x, s)").matches(&g, root).is_ok());
+    }
+
+    #[test]
+    fn a_near_miss_says_what_did_not_fit() {
+        let why = |g: &Graph, root: OpId, text: &'static str| {
+            Pattern::parse(text).matches(g, root).unwrap_err().map(|m| m.explain(g))
+        };
+        let (g, root) = chain(false);
+        let tanh = why(&g, root, "s = Tanh|Exp (x); y = Mul (x, s)").unwrap();
+        assert_eq!(tanh, "`x` is made outside of the graph, not by Tanh or Exp");
+        assert!(why(&g, root, "s = Sigmoid (x); y = Add (x, s)").is_none());
+        assert_eq!(why(&g, root, "y = Mul (x, k!)").unwrap(), "`x` is not a constant");
+        assert_eq!(
+            why(&g, root, "y = Mul (x)").unwrap(),
+            "`y` has an operand or a result that the rule does not know"
+        );
+        let (g, root) = chain(true);
+        assert_eq!(why(&g, root, "s = Sigmoid (x); y = Mul (x, s)").unwrap(), "`s` is used elsewhere, too");
     }
 
     #[test]
@@ -193,6 +306,6 @@ mod tests {
         let root = g.producer(y).unwrap().0;
         let m = Pattern::parse("y = Mul (x, k!)").matches(&g, root).unwrap();
         assert_eq!(m.values[..2], [("x", Some(x)), ("k", Some(k))]);
-        assert!(Pattern::parse("y = Mul (k!, l!)").matches(&g, root).is_none());
+        assert!(Pattern::parse("y = Mul (k!, l!)").matches(&g, root).is_err());
     }
 }

@@ -1,9 +1,9 @@
 //! A match being rewritten: what rules read, and how they replace.
 
-use super::Rule;
 use super::pattern::Match;
 use crate::pass::PassCx;
-use squint_ir::{DType, Dim, Graph, Model, Op, OpId, OpSpec, Tensor, ValueId};
+use crate::raise_opset::raise_to;
+use squint_ir::{DType, Dim, Graph, Model, Op, OpId, OpSpec, Tensor, Type, ValueId};
 use squint_ops::Fact;
 use std::sync::Arc;
 
@@ -30,6 +30,8 @@ pub(crate) struct Rewrite<'a, 'c> {
     pub(crate) cx: &'a mut PassCx<'c>,
     rule: &'static str,
     found: Match,
+    /// The rule and the operators that matched, once some of them may be gone.
+    origin: Option<String>,
 }
 
 impl<'a, 'c> Rewrite<'a, 'c> {
@@ -39,7 +41,7 @@ impl<'a, 'c> Rewrite<'a, 'c> {
         rule: &'static str,
         found: Match,
     ) -> Self {
-        Rewrite { model, cx, rule, found }
+        Rewrite { model, cx, rule, found, origin: None }
     }
 
     /// Applies a rule; then removes matched operators that are no longer needed.
@@ -158,6 +160,59 @@ impl<'a, 'c> Rewrite<'a, 'c> {
         }
     }
 
+    /// Raises the model to an operator set that has what the rule makes; nothing happens if it is there
+    /// already. Operators from 13 on keep their meaning, so this is done for a shorter graph alone.
+    ///
+    /// # Errors
+    /// If the model cannot be raised.
+    pub(crate) fn raise_opset(&mut self, version: i64) -> Result<(), Miss> {
+        let from = self.model.onnx_opset();
+        if from >= version {
+            return Ok(());
+        }
+        let cannot =
+            |why: String| Miss(format!("it needs operator set {version}, the model has {from}{why}"));
+        if from < 13 {
+            return Err(cannot(String::new()));
+        }
+        // On a copy, since what cannot be raised is found out on the way.
+        let mut raised = self.model.clone();
+        raise_to(&mut raised, self.cx, version, &format!("`{}`", self.rule))
+            .map_err(|e| cannot(format!(": {e}")))?;
+        *self.model = raised;
+        Ok(())
+    }
+
+    /// Adds an operator of one result beside the root, and returns the result, named after the root's.
+    pub(crate) fn emit(&mut self, spec: OpSpec, suffix: &str) -> ValueId {
+        let (name, root) = *self.found.ops.last().expect("invariant: a match has a root");
+        let result = format!("{}_{suffix}", self.g().value(self.v(name)).name());
+        let spec = spec.near(root).origin(self.origin());
+        self.g_mut().emit(spec, &result, None)
+    }
+
+    /// Forgets the shape of a value whose axes have moved, until types are inferred again.
+    pub(crate) fn forget_shape(&mut self, v: ValueId) {
+        let dtype = self.cx.fact(self.model, v).dtype;
+        self.cx.facts.remove(v);
+        self.g_mut().set_type(v, dtype.map(|d| Type::tensor(d, None)));
+    }
+
+    /// Records that the rule changed an operator in its place.
+    pub(crate) fn touch(&mut self, op: OpId) {
+        let origin = self.origin();
+        self.g_mut().op_mut(op).origin.push(origin);
+    }
+
+    /// The rule, and the operators that matched.
+    fn origin(&mut self) -> String {
+        if self.origin.is_none() {
+            let from: Vec<String> = self.found.ops.iter().map(|(_, o)| self.g().label(*o)).collect();
+            self.origin = Some(format!("{}({})", self.rule, from.join(", ")));
+        }
+        self.origin.clone().unwrap_or_default()
+    }
+
     /// Adds a constant named after the value of a variable.
     pub(crate) fn add_const(&mut self, like: &str, tensor: Tensor) -> ValueId {
         let base = self.opt(like).map_or_else(|| like.to_owned(), |v| self.g().value(v).name().to_owned());
@@ -169,8 +224,7 @@ impl<'a, 'c> Rewrite<'a, 'c> {
     pub(crate) fn replace_root(&mut self, spec: OpSpec) {
         let (name, root) = *self.found.ops.last().expect("invariant: a match has a root");
         let y = self.v(name);
-        let from: Vec<String> = self.found.ops.iter().map(|(_, o)| self.g().label(*o)).collect();
-        let origin = format!("{}({})", self.rule, from.join(", "));
+        let origin = self.origin();
         let g = self.model.main_mut();
         let spec = spec.near(root).origin(origin);
         let id = g.add_op(spec);
@@ -184,6 +238,7 @@ impl<'a, 'c> Rewrite<'a, 'c> {
     pub(crate) fn replace_root_by(&mut self, x: ValueId) -> Result<(), Miss> {
         let (name, root) = *self.found.ops.last().expect("invariant: a match has a root");
         let y = self.v(name);
+        self.origin();
         let g = self.model.main_mut();
         if !g.is_output(y) {
             g.replace_uses(y, x);
@@ -200,16 +255,5 @@ impl<'a, 'c> Rewrite<'a, 'c> {
             }
             _ => Err(Miss::from("the result is a graph output and needs an operator of its own")),
         }
-    }
-}
-
-impl Rule {
-    /// A rule.
-    pub(crate) const fn new(
-        name: &'static str,
-        patterns: &'static [&'static str],
-        apply: fn(&mut Rewrite<'_, '_>) -> Result<(), Miss>,
-    ) -> Rule {
-        Rule { name, patterns, apply }
     }
 }

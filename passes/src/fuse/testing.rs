@@ -3,7 +3,7 @@
 //! Operators run through the kernels of `squint-ops`; those that are never folded (convolutions, pools,
 //! normalisation) have plain reference kernels here. Inputs and `gen:` constants are pseudo-random.
 
-use super::rule_named;
+use super::{rule_named, rules};
 use crate::config::Config;
 use crate::pass::{Changed, Pass, PassCx};
 use rustc_hash::FxHashMap;
@@ -28,6 +28,7 @@ pub(crate) fn misses(rule: &str, text: &str) -> String {
 pub(crate) fn apply(rule: &str, text: &str) -> (Model, Changed, String) {
     let mut model = parse(text);
     let before = outputs(&model);
+    let known: Vec<_> = model.main().ops().collect();
     let config = Config::new("cpu-vnni");
     let mut cx = PassCx::new(&config);
     let changed = rule_named(rule).expect("the rule exists").run(&mut model, &mut cx).expect("no fault");
@@ -36,8 +37,15 @@ pub(crate) fn apply(rule: &str, text: &str) -> (Model, Changed, String) {
     for ((name, a), (other, b)) in before.iter().zip(&after) {
         assert_eq!((name, a.dims(), a.dtype()), (other, b.dims(), b.dtype()), "{rule}");
         for (a, b) in a.to_f64s().into_iter().zip(b.to_f64s()) {
-            assert!(a == b || (a - b).abs() <= 1e-5 * (1.0 + a.abs()), "{rule}: `{name}` was {a}, is {b}");
+            let equal = a == b || (a.is_nan() && b.is_nan());
+            assert!(equal || (a - b).abs() <= 1e-5 * (1.0 + a.abs()), "{rule}: `{name}` was {a}, is {b}");
         }
+    }
+    let g = model.main();
+    for op in g.ops().filter(|o| !known.contains(o)).map(|o| &g.op(o).op_type) {
+        let becomes = rules::all().find(|r| r.name == rule).expect("the rule exists").becomes;
+        let named = becomes.split(|c: char| !c.is_alphanumeric()).any(|word| word == op);
+        assert!(named, "{rule} makes {op}, but says `{becomes}`");
     }
     let notes = cx.notes.iter().map(|n| format!("{}: {}", n.place, n.message)).collect::<Vec<_>>().join("; ");
     (model, changed, notes)
@@ -111,6 +119,8 @@ fn compute(model: &Model, op: &Op, inputs: &[Option<Tensor>], n_results: usize) 
         "AveragePool" => pool(op, x, true),
         "MaxPool" => pool(op, x, false),
         "BatchNormalization" => batch_normalization(op, &inputs),
+        "LayerNormalization" => normalize(op, &inputs, true),
+        "RMSNormalization" => normalize(op, &inputs, false),
         "Dropout" | "Identity" => x.clone(),
         other => panic!("no reference kernel for {other}"),
     }]
@@ -239,6 +249,25 @@ fn batch_normalization(op: &Op, inputs: &[Option<&Tensor>]) -> Tensor {
         ((v - p[2][k]) / (p[3][k] + eps).sqrt() * p[0][k] + p[1][k]) as f32
     };
     Tensor::from_f32(x.dims(), &x.to_f64s().into_iter().enumerate().map(f).collect::<Vec<_>>())
+}
+
+/// LayerNormalization, or (not centred) RMSNormalization.
+fn normalize(op: &Op, inputs: &[Option<&Tensor>], centred: bool) -> Tensor {
+    let x = inputs[0].expect("x");
+    let axis = kernel::resolve_axis(op.int("axis").unwrap_or(-1), x.rank()).expect("an axis");
+    let n: usize = x.dims()[axis..].iter().product();
+    let eps = f64::from(op.float("epsilon").unwrap_or(1e-5));
+    let scale = inputs[1].expect("a scale").to_f64s();
+    let bias = inputs.get(2).copied().flatten().map_or(vec![0.0; n], Tensor::to_f64s);
+    let rows = x.to_f64s();
+    let out = rows.chunks(n).flat_map(|row| {
+        let mean = if centred { row.iter().sum::<f64>() / n as f64 } else { 0.0 };
+        let var = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
+        let f = move |(i, v): (usize, &f64)| (i, (v - mean) / (var + eps).sqrt());
+        row.iter().enumerate().map(f)
+    });
+    let out: Vec<f32> = out.map(|(i, v)| (v * scale[i] + bias[i]) as f32).collect();
+    Tensor::from_f32(x.dims(), &out)
 }
 
 fn product(n: [usize; 4]) -> impl Iterator<Item = (usize, usize, usize, usize)> {

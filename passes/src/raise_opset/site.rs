@@ -47,6 +47,17 @@ impl<'a, 'c> Site<'a, 'c> {
         self.g().result(self.id, slot).is_some_and(|v| self.g().is_used(v))
     }
 
+    /// Omits the results from a slot on, which nothing uses.
+    pub(super) fn drop_results(&mut self, first: u32) {
+        let id = self.id;
+        let n = self.g().results(id).len() as u32;
+        for slot in first..n {
+            let unused = self.g().result(id, slot);
+            self.g_mut().set_result(id, slot, None);
+            unused.into_iter().for_each(|v| self.g_mut().remove_value(v));
+        }
+    }
+
     /// The constant at an operand slot.
     pub(super) fn konst(&self, slot: u32) -> Option<&Tensor> {
         let v = self.operand(slot)?;

@@ -23,9 +23,10 @@ const fn step(
     Step { op_type, version, adapt }
 }
 
-/// Every incompatible change between 7 and 13.
+/// Every incompatible change between 7 and 17.
 pub(super) const STEPS: &[Step] = &[
     step("BatchNormalization", 9, batch_normalization_9),
+    step("BatchNormalization", 14, batch_normalization_14),
     step("Clip", 11, clip_11),
     step("Dropout", 10, dropout_10),
     step("Dropout", 12, dropout_12),
@@ -34,6 +35,7 @@ pub(super) const STEPS: &[Step] = &[
     step("Pad", 11, pad_11),
     step("ReduceSum", 13, axes_13),
     step("Resize", 11, resize_11),
+    step("RoiAlign", 16, roi_align_16),
     step("Scan", 9, scan_9),
     step("Scatter", 11, scatter_11),
     step("Slice", 10, slice_10),
@@ -52,6 +54,15 @@ fn batch_normalization_9(site: &mut Site<'_, '_>) -> Result<(), PassError> {
         return site.refuse("with `spatial = 0` has no counterpart");
     }
     site.op_mut().remove_attr("spatial");
+    Ok(())
+}
+
+/// The statistics of training became three results, from five.
+fn batch_normalization_14(site: &mut Site<'_, '_>) -> Result<(), PassError> {
+    if (1..5).any(|slot| site.uses(slot)) {
+        return site.refuse("that trains has other results");
+    }
+    site.drop_results(1);
     Ok(())
 }
 
@@ -116,6 +127,12 @@ fn resize_11(site: &mut Site<'_, '_>) -> Result<(), PassError> {
     if op.string("mode").unwrap_or("nearest") == "nearest" {
         op.set_attr("nearest_mode", if shrinks { "ceil" } else { "floor" });
     }
+    Ok(())
+}
+
+/// Coordinates may be half a pixel off, and are by default.
+fn roi_align_16(site: &mut Site<'_, '_>) -> Result<(), PassError> {
+    site.op_mut().set_attr("coordinate_transformation_mode", "output_half_pixel");
     Ok(())
 }
 

@@ -7,29 +7,24 @@ use super::super::{Miss, Rewrite, Rule};
 use super::clamp::limits;
 use squint_ir::OpSpec;
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::new(
-        "recognize-hard-swish",
-        &[
-            "s = Add (x, b!); c = Clip (s, lo!, hi!); m = Mul (x, c); y = Div|Mul (m, k!)",
-            "s = Add (x, b!); c = Clip (s, lo!, hi!); m = Div|Mul (c, k!); y = Mul (x, m)",
-            "s = Add (x, b!); c = Clip (s, lo!, hi!); m = Div|Mul (x, k!); y = Mul (m, c)",
-            "h = HardSigmoid (x); y = Mul (x, h)",
-        ],
-        recognize_hard_swish,
-    ),
-    Rule::new(
-        "recognize-hard-sigmoid",
-        &[
-            "m = Mul|Div (x, a!); s = Add (m, b!); y = Clip (s, lo!, hi!)",
-            "s = Add (x, b!); c = Clip (s, lo!, hi!); y = Div|Mul (c, k!)",
-            "s = Add (x, b!); y = Clip (s, lo!, hi!)",
-        ],
-        recognize_hard_sigmoid,
-    ),
-];
+pub(super) const RULES: &[Rule] = rules! {
+    /// `x·Clip(x + 3, 0, 6)/6 = HardSwish(x)`, in whatever order it is multiplied.
+    "recognize-hard-swish":
+        "s = Add (x, b!); c = Clip (s, lo!, hi!); m = Mul (x, c); y = Div|Mul (m, k!)",
+        "s = Add (x, b!); c = Clip (s, lo!, hi!); m = Div|Mul (c, k!); y = Mul (x, m)",
+        "s = Add (x, b!); c = Clip (s, lo!, hi!); m = Div|Mul (x, k!); y = Mul (m, c)",
+        "h = HardSigmoid (x); y = Mul (x, h)"
+        => "y = HardSwish (x)", recognize_hard_swish;
 
-/// `x·Clip(x + 3, 0, 6)/6 = HardSwish(x)`, in whatever order it is multiplied.
+    /// `Clip(a·x + b, 0, 1)` and `Clip(x + b, 0, k)/k` are `HardSigmoid(x)` with `α = a`, or `α = 1/k` and
+    /// `β = b/k`.
+    "recognize-hard-sigmoid":
+        "m = Mul|Div (x, a!); s = Add (m, b!); y = Clip (s, lo!, hi!)",
+        "s = Add (x, b!); c = Clip (s, lo!, hi!); y = Div|Mul (c, k!)",
+        "s = Add (x, b!); y = Clip (s, lo!, hi!)"
+        => "y = HardSigmoid (x)", recognize_hard_sigmoid;
+};
+
 fn recognize_hard_swish(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     if rw.model.onnx_opset() < 14 {
         return Err("HardSwish needs operator set 14".into());
@@ -47,8 +42,6 @@ fn recognize_hard_swish(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     replace(rw, OpSpec::new("HardSwish"))
 }
 
-/// `Clip(a·x + b, 0, 1)` and `Clip(x + b, 0, k)/k` are `HardSigmoid(x)` with `α = a`, or `α = 1/k` and
-/// `β = b/k`.
 fn recognize_hard_sigmoid(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let slope = if rw.has("a") { rw.factor("m", "a")? } else { 1.0 };
     let scale = if rw.has("k") { rw.factor("y", "k")? } else { 1.0 };
@@ -67,7 +60,7 @@ fn clipped_line(rw: &Rewrite<'_, '_>, a: f64, k: f64) -> Result<(f64, f64), Miss
 }
 
 /// Equal but for rounding of a constant that was written in float32.
-fn near(a: f64, b: f64) -> bool {
+pub(super) fn near(a: f64, b: f64) -> bool {
     (a - b).abs() <= 4.0 * f64::from(f32::EPSILON) * b.abs()
 }
 

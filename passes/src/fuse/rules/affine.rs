@@ -4,38 +4,97 @@
 //! channels, is the contraction with `W' = W·m` (along the output-channel axis) and `b' = b·m + a`.
 
 use super::super::{Miss, Rewrite, Rule};
-use squint_ir::{DType, OpSpec, Tensor};
+use squint_ir::{DType, Op, OpSpec, Tensor};
 use squint_ops::{Port, row};
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::new(
-        "fold-batch-normalization",
-        &["c = Conv|ConvTranspose|Gemm (x, w!, b!?); y = BatchNormalization (c, gamma!, beta!, mean!, var!)"],
-        fold_batch_normalization,
-    ),
-    Rule::new(
-        "fold-scale",
-        &["c = Conv|ConvTranspose|Gemm|MatMul (x, w!, b!?); y = Mul|Div (c, k!)"],
-        fold_scale,
-    ),
-    Rule::new(
-        "fold-shift",
-        &[
-            "c = Conv|ConvTranspose|Gemm (x, w!, b!?); y = Add|Sub (c, k!)",
-            "c = Conv|ConvTranspose|Gemm (x, w!, b!?); y = Sub (k!, c)",
-        ],
-        fold_shift,
-    ),
-];
+pub(super) const RULES: &[Rule] = rules! {
+    /// `m = γ/√(σ²+ε)`, `a = β − μ·m` (Ioffe and Szegedy 2015, at inference).
+    "fold-batch-normalization":
+        "c = Conv|ConvTranspose|Gemm (x, w!, b!?); y = BatchNormalization (c, gamma!, beta!, mean!, var!)"
+        => "y = Conv|ConvTranspose|Gemm (x, w', b')", fold_batch_normalization;
 
-/// `m = γ/√(σ²+ε)`, `a = β − μ·m` (Ioffe and Szegedy 2015, at inference).
+    /// `BN([u, v, …]) = [BN(u), BN(v), …]` along the channels, each folded into the contraction that makes it.
+    "fold-batch-normalization-through-concat":
+        "c = Concat (u, ..); y = BatchNormalization (c, gamma!, beta!, mean!, var!)"
+        => "u' = Conv|ConvTranspose|Gemm (x, w', b'); y = Concat (u', ..)", fold_batch_normalization_through_concat;
+
+    /// `(W*x + b)·k = (W·k)*x + b·k`; a quotient likewise with `1/k`, a negation with `-1`.
+    "fold-scale":
+        "c = Conv|ConvTranspose|Gemm|MatMul (x, w!, b!?); y = Mul|Div (c, k!)",
+        "c = Conv|ConvTranspose|Gemm|MatMul (x, w!, b!?); y = Neg (c)"
+        => "y = Conv|ConvTranspose|Gemm|MatMul (x, w', b')", fold_scale;
+
+    /// `(W*x + b) + k = W*x + (b + k)`, `(W*x + b) − k = W*x + (b − k)`, `k − (W*x + b) = (−W)*x + (k − b)`.
+    "fold-shift":
+        "c = Conv|ConvTranspose|Gemm (x, w!, b!?); y = Add|Sub (c, k!)",
+        "c = Conv|ConvTranspose|Gemm (x, w!, b!?); y = Sub (k!, c)"
+        => "y = Conv|ConvTranspose|Gemm (x, w', b')", fold_shift;
+};
+
 fn fold_batch_normalization(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let (m, a) = batch_normalization(rw, "y")?;
     fold_into_contraction(rw, "c", &m, &a)
 }
 
-/// `(W*x + b)·k = (W·k)*x + b·k`; a quotient likewise with `1/k`.
+fn fold_batch_normalization_through_concat(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let (m, a) = batch_normalization(rw, "y")?;
+    let g = rw.g();
+    let concat = rw.op_id("c");
+    let rank = rw.fact("c").rank().ok_or("the rank is unknown")?;
+    let axis = g.op(concat).int("axis").and_then(|a| squint_ops::kernel::resolve_axis(a, rank));
+    if axis != Some(1) {
+        return Err("it does not join channels".into());
+    }
+    let mut scaled = Vec::new();
+    let mut first = 0;
+    for v in g.operands(concat).into_iter().flatten() {
+        let made_here = || Miss(format!("`{}` is not made by a contraction for it alone", g.value(v).name()));
+        g.only_use(v).ok_or_else(made_here)?;
+        let (id, _) = g.producer(v).ok_or_else(made_here)?;
+        let op = g.op(id);
+        if !(op.is_onnx() && matches!(op.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm")) {
+            return Err(made_here());
+        }
+        let konst =
+            |slot| g.operand(id, slot).map(|v| g.konst(v).filter(|_| !g.is_input(v)).ok_or_else(made_here));
+        let (w, b) = (konst(1).ok_or_else(made_here)??, konst(2).transpose()?);
+        let axis = if op.op_type == "Conv" { 0 } else { 1 };
+        let channels = match op.op_type.as_str() {
+            "Gemm" => w.dims().get(usize::from(op.int("transB").unwrap_or(0) == 0)).copied(),
+            "ConvTranspose" => w.dims().get(axis).and_then(|n| n.checked_mul(group(op))),
+            _ => w.dims().get(axis).copied(),
+        };
+        let last = channels.and_then(|n| n.checked_add(first)).filter(|n| *n <= m.len());
+        let last = last.ok_or("its parameters differ in length from the channels")?;
+        let own = scale_outputs(op, w, b.map(|b| &**b), &m[first..last], &a[first..last])?;
+        scaled.push((id, own));
+        first = last;
+    }
+    if first != m.len() {
+        return Err("its parameters differ in length from the channels".into());
+    }
+    rw.replace_root_by(rw.v("c"))?;
+    for (id, Scaled { op, weight, bias }) in scaled {
+        let g = rw.g_mut();
+        let name = |slot| g.operand(id, slot).map(|v| g.value(v).name().to_owned());
+        let (w, b) = (name(1).unwrap_or_default(), name(2));
+        let b = b.unwrap_or_else(|| format!("{w}_bias"));
+        let weight = g.add_const(&w, weight);
+        g.set_operand(id, 1, Some(weight));
+        if let Some(bias) = bias {
+            let bias = g.add_const(&b, Tensor::from_f32(&[bias.len()], &bias));
+            g.set_operand(id, 2, Some(bias));
+        }
+        g.op_mut(id).attributes = op.attributes;
+        rw.touch(id);
+    }
+    Ok(())
+}
+
 fn fold_scale(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    if !rw.has("k") {
+        return fold_into_contraction(rw, "c", &[-1.0], &[0.0]);
+    }
     let k = per_channel(rw, "c", "k")?;
     let m: Vec<f64> = match rw.op("y").op_type.as_str() {
         "Div" => k.iter().map(|k| 1.0 / k).collect(),
@@ -44,7 +103,6 @@ fn fold_scale(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     fold_into_contraction(rw, "c", &m, &[0.0])
 }
 
-/// `(W*x + b) + k = W*x + (b + k)`, `(W*x + b) − k = W*x + (b − k)`, `k − (W*x + b) = (−W)*x + (k − b)`.
 fn fold_shift(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let k = per_channel(rw, "c", "k")?;
     let subtracts = rw.op("y").op_type == "Sub";
@@ -105,31 +163,55 @@ pub(super) fn fold_into_contraction(
     m: &[f64],
     a: &[f64],
 ) -> Result<(), Miss> {
-    let mut op = rw.op(c).clone();
-    let w = rw.konst("w")?;
     let bias = rw.opt("b").map(|_| rw.konst("b")).transpose()?;
-    if w.dtype() != DType::Float || bias.as_ref().is_some_and(|b| b.dtype() != w.dtype()) {
+    let Scaled { op, weight, bias } = scale_outputs(rw.op(c), &*rw.konst("w")?, bias.as_deref(), m, a)?;
+    let mut operands = vec![rw.v("x"), rw.add_const("w", weight)];
+    if let Some(bias) = bias {
+        operands.push(add_bias(rw, &bias));
+    }
+    rw.replace_root(OpSpec::from_op(op).operands(operands));
+    Ok(())
+}
+
+/// A contraction with scaled output channels.
+pub(super) struct Scaled {
+    pub(super) op: Op,
+    pub(super) weight: Tensor,
+    /// One number for each output channel, if it has a bias or needs one.
+    pub(super) bias: Option<Vec<f32>>,
+}
+
+/// The contraction `op` of a weight and a bias with its output channels scaled by `m` and shifted by `a`
+/// (each of one element, or one for each output channel).
+pub(super) fn scale_outputs(
+    op: &Op,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    m: &[f64],
+    a: &[f64],
+) -> Result<Scaled, Miss> {
+    if w.dtype() != DType::Float || bias.is_some_and(|b| b.dtype() != w.dtype()) {
         return Err("weights that are not float32 are left as they are".into());
     }
     let axis = match row("", &op.op_type).map(|r| r.port(1)) {
-        Some(Port::Weight(axis)) => axis.resolve(&op, w.rank()).ok_or("the weight has too few axes")?,
+        Some(Port::Weight(axis)) => axis.resolve(op, w.rank()).ok_or("the weight has too few axes")?,
         _ => return Err("not a contraction".into()),
     };
     if op.op_type == "MatMul" && w.rank() < 2 {
         return Err("a vector as weight has no output channels".into());
     }
     // The weight of a grouped ConvTranspose has the channels of one group on its axis.
-    let groups = if op.op_type == "ConvTranspose" { group(&op) } else { 1 };
+    let groups = if op.op_type == "ConvTranspose" { group(op) } else { 1 };
     let channels = w.dims()[axis].checked_mul(groups).ok_or("`group` is too large")?;
     let at = |v: &[f64], i: usize| if v.len() == 1 { v[0] } else { v[i] };
-    if w.dims()[0] % groups != 0 || [m.len(), a.len()].iter().any(|n| *n != 1 && *n != channels) {
+    if !w.dims()[0].is_multiple_of(groups) || [m.len(), a.len()].iter().any(|n| *n != 1 && *n != channels) {
         return Err(format!("{} factors for {channels} output channels", m.len().max(a.len())).into());
     }
     if m.iter().chain(a).any(|x| !x.is_finite()) {
         return Err("a factor is not finite".into());
     }
     let beta = if op.op_type == "Gemm" { f64::from(op.float("beta").unwrap_or(1.0)) } else { 1.0 };
-    let old_bias: Vec<f64> = match &bias {
+    let old_bias: Vec<f64> = match bias {
         None => vec![0.0; channels],
         Some(b) if b.len() == 1 => vec![b.to_f64s()[0]; channels],
         Some(b) if b.len() == channels && b.dims().last() == Some(&channels) => b.to_f64s(),
@@ -139,17 +221,13 @@ pub(super) fn fold_into_contraction(
     if needs_bias && op.op_type == "MatMul" {
         return Err("MatMul has no bias".into());
     }
-    let weights = scale_axis(&w, axis, groups, |i| at(m, i));
-    let shifted: Vec<f32> =
-        (0..channels).map(|i| (old_bias[i] * beta * at(m, i) + at(a, i)) as f32).collect();
-    let mut operands = vec![rw.v("x"), rw.add_const("w", Tensor::from_f32(w.dims(), &weights))];
-    if needs_bias {
-        operands.push(add_bias(rw, &shifted));
-    }
+    let weight = Tensor::from_f32(w.dims(), &scale_axis(w, axis, groups, |i| at(m, i)));
+    let shifted = || (0..channels).map(|i| (old_bias[i] * beta * at(m, i) + at(a, i)) as f32).collect();
+    let bias = needs_bias.then(shifted);
+    let mut op = op.clone();
     // Gemm computes alpha·A·B + beta·C: the factor of the product stays, that of the bias is folded.
     op.remove_attr("beta");
-    rw.replace_root(OpSpec::from_op(op).operands(operands));
-    Ok(())
+    Ok(Scaled { op, weight, bias })
 }
 
 /// Adds a bias constant, named after the old one or after the weight.
@@ -163,7 +241,7 @@ pub(super) fn add_bias(rw: &mut Rewrite<'_, '_>, bias: &[f32]) -> squint_ir::Val
 }
 
 /// `group`, 1 if it is absent or nonsense.
-pub(super) fn group(op: &squint_ir::Op) -> usize {
+pub(super) fn group(op: &Op) -> usize {
     op.int("group").and_then(|g| usize::try_from(g).ok()).unwrap_or(1).max(1)
 }
 

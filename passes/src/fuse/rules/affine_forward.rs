@@ -9,30 +9,60 @@ use super::affine::{add_bias, batch_normalization, group};
 use squint_ir::{DType, Op, OpSpec, Tensor};
 use squint_ops::kernel::strides;
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::new(
-        "fold-batch-normalization-forward",
-        &["n = BatchNormalization (x, gamma!, beta!, mean!, var!); y = Conv|ConvTranspose|Gemm (n, w!, b!?)"],
-        fold_batch_normalization_forward,
-    ),
-    Rule::new(
-        "fold-scale-forward",
-        &["s = Mul|Div (x, k!); y = Conv|ConvTranspose|Gemm|MatMul (s, w!, b?)"],
-        fold_scale_forward,
-    ),
-];
+pub(super) const RULES: &[Rule] = rules! {
+    /// `W * (m·x + a) + b = (W·m) * x + (b + Σ W·a)`, with `m = γ/√(σ²+ε)` and `a = β − μ·m`.
+    "fold-batch-normalization-forward":
+        "n = BatchNormalization (x, gamma!, beta!, mean!, var!); y = Conv|ConvTranspose|Gemm (n, w!, b!?)"
+        => "y = Conv|ConvTranspose|Gemm (x, w', b')", fold_batch_normalization_forward;
 
-/// `W * (m·x + a) + b = (W·m) * x + (b + Σ W·a)`, with `m = γ/√(σ²+ε)` and `a = β − μ·m`.
+    /// `W * (k·x) + b = (k·W) * x + b`, with one `k`, or one for each input channel; a quotient likewise with
+    /// `1/k`.
+    "fold-scale-forward":
+        "s = Mul|Div (x, k!); y = Conv|ConvTranspose|Gemm|MatMul (s, w!, b?)"
+        => "y = Conv|ConvTranspose|Gemm|MatMul (x, w', b)", fold_scale_forward;
+
+    /// `W * (x + k) + b = W * x + (b + Σ W·k)`, unless zeros are padded after the shift.
+    "fold-shift-forward":
+        "s = Add|Sub (x, k!); y = Conv|Gemm (s, w!, b!?)"
+        => "y = Conv|Gemm (x, w, b')", fold_shift_forward;
+};
+
 fn fold_batch_normalization_forward(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let (m, a) = batch_normalization(rw, "n")?;
     fold_before_contraction(rw, &m, &a)
 }
 
-/// `W * (k·x) + b = (k·W) * x + b`.
 fn fold_scale_forward(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
-    rw.expect_no_growth("x", "k")?;
-    let k = rw.factor("s", "k")?;
-    fold_before_contraction(rw, &[k], &[0.0])
+    let m = per_input_channel(rw, "k")?;
+    let divides = rw.op("s").op_type == "Div";
+    let m: Vec<f64> = if divides { m.iter().map(|k| 1.0 / k).collect() } else { m };
+    fold_before_contraction(rw, &m, &[0.0])
+}
+
+fn fold_shift_forward(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let a = per_input_channel(rw, "k")?;
+    let subtracts = rw.op("s").op_type == "Sub";
+    let a: Vec<f64> = if subtracts { a.iter().map(|k| -k).collect() } else { a };
+    fold_before_contraction(rw, &[1.0], &a)
+}
+
+/// The elements of a constant that is broadcast over the data `x` of the contraction `y`: one, or one for
+/// each input channel. A miss if it varies along another axis or enlarges the data.
+fn per_input_channel(rw: &Rewrite<'_, '_>, k: &str) -> Result<Vec<f64>, Miss> {
+    rw.expect_no_growth("x", k)?;
+    let k = rw.konst(k)?;
+    if k.dtype() != DType::Float {
+        return Err("a constant that is not float32".into());
+    }
+    // The channel axis counted from the back.
+    let channel = match rw.op("y").op_type.as_str() {
+        "Conv" | "ConvTranspose" => rw.konst("w")?.rank().saturating_sub(1),
+        _ => 1,
+    };
+    if k.dims().iter().rev().enumerate().any(|(i, n)| *n != 1 && i + 1 != channel) {
+        return Err("the constant varies along another axis than the input channels".into());
+    }
+    Ok(k.to_f64s())
 }
 
 /// Replaces the root, a contraction of operands `w` and `b`, by one that reads `x`, whose input channels
@@ -174,6 +204,19 @@ mod tests {
         let m = model("[2,3,4]", "[2,3,6]", "[4,6]", "[6]", "s = Mul (z, x) y = MatMul (s, w)");
         assert_eq!(fires("fold-scale-forward", &m), "MatMul");
         let m = model("[2,4]", "[2,6]", "[4,6]", "[6]", "s = Mul (x, g) y = MatMul (s, w)");
-        assert!(misses("fold-scale-forward", &m).contains("more than one element"));
+        assert_eq!(fires("fold-scale-forward", &m), "MatMul");
+        let m = model("[1,4,3,4]", "[1,6,1,2]", "[6,4,3,3]", "[6]", "s = Mul (x, g) y = Conv (s, w)");
+        assert!(misses("fold-scale-forward", &m).contains("another axis"));
+    }
+
+    #[test]
+    fn shifts_before_contractions() {
+        let rule = "fold-shift-forward";
+        let m = model("[2,4]", "[2,6]", "[4,6]", "[6]", "s = Sub (x, g) y = Gemm (s, w, b)");
+        assert_eq!(fires(rule, &m), "Gemm");
+        let m = model("[1,4,3,3]", "[1,6,1,1]", "[6,4,3,3]", "[6]", "s = Add (z, x) y = Conv (s, w)");
+        assert_eq!(fires(rule, &m), "Conv");
+        let m = m.replace("Conv (s, w)", "Conv <pads = [1,1,1,1]> (s, w)");
+        assert!(misses(rule, &m).contains("padding"));
     }
 }

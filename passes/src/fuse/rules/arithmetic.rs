@@ -3,18 +3,29 @@
 use super::super::{Miss, Rewrite, Rule};
 use squint_ir::{OpSpec, Tensor};
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::new(
-        "drop-neutral-arithmetic",
-        &["y = Mul|Add (x, k!)", "y = Div|Sub|Pow (x, k!)"],
-        drop_neutral_arithmetic,
-    ),
-    Rule::new("merge-scales", &["m = Mul|Div (x, a!); y = Mul|Div (m, b!)"], merge_scales),
-    Rule::new("merge-shifts", &["m = Add|Sub (x, a!); y = Add|Sub (m, b!)"], merge_shifts),
-    Rule::new("divide-by-power-of-two", &["y = Div (x, k!)"], divide_by_power_of_two),
-];
+pub(super) const RULES: &[Rule] = rules! {
+    /// `x·1 = x/1 = x^1 = x`, `x + 0 = x − 0 = x`.
+    "drop-neutral-arithmetic":
+        "y = Mul|Add (x, k!)",
+        "y = Div|Sub|Pow (x, k!)"
+        => "y = x", drop_neutral_arithmetic;
 
-/// `x·1 = x/1 = x^1 = x`, `x + 0 = x − 0 = x`.
+    /// `(x·a)·b = x·(a·b)`, with `1/a` where the operator divides.
+    "merge-scales":
+        "m = Mul|Div (x, a!); y = Mul|Div (m, b!)"
+        => "y = Mul (x, k')", merge_scales;
+
+    /// `(x + a) + b = x + (a + b)`, with `−a` where the operator subtracts.
+    "merge-shifts":
+        "m = Add|Sub (x, a!); y = Add|Sub (m, b!)"
+        => "y = Add (x, k')", merge_shifts;
+
+    /// `x / 2ⁿ = x · 2⁻ⁿ`, exactly. Runtimes multiply in integers, but do not divide.
+    "divide-by-power-of-two":
+        "y = Div (x, k!)"
+        => "y = Mul (x, k')", divide_by_power_of_two;
+};
+
 fn drop_neutral_arithmetic(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let k = rw.konst("k")?;
     let neutral = match rw.op("y").op_type.as_str() {
@@ -28,13 +39,11 @@ fn drop_neutral_arithmetic(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     rw.replace_root_by(rw.v("x"))
 }
 
-/// `(x·a)·b = x·(a·b)`, with `1/a` where the operator divides.
 fn merge_scales(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let factor = rw.factor("m", "a")? * rw.factor("y", "b")?;
     merge(rw, "Mul", factor)
 }
 
-/// `(x + a) + b = x + (a + b)`, with `−a` where the operator subtracts.
 fn merge_shifts(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let sign = |op: &str| if rw.op(op).op_type == "Sub" { -1.0 } else { 1.0 };
     let sum = sign("m") * rw.float("a")? + sign("y") * rw.float("b")?;
@@ -57,7 +66,6 @@ fn merge(rw: &mut Rewrite<'_, '_>, op_type: &str, k: f64) -> Result<(), Miss> {
     Ok(())
 }
 
-/// `x / 2ⁿ = x · 2⁻ⁿ`, exactly. Runtimes multiply in integers, but do not divide.
 fn divide_by_power_of_two(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let k = rw.float("k")?;
     let inverse = (1.0 / k) as f32;

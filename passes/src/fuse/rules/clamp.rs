@@ -6,27 +6,36 @@
 use super::super::{Miss, Rewrite, Rule};
 use squint_ir::{Graph, Op, OpId, OpSpec, Tensor, ValueId};
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::new("max-to-relu", &["y = Max (x, lo!)"], max_to_relu),
-    Rule::new(
-        "min-max-to-clip",
-        &[
-            "c = Max (x, lo!); y = Min (c, hi!)",
-            "c = Min (x, hi!); y = Max (c, lo!)",
-            "c = Relu (x); y = Min (c, hi!)",
-        ],
-        min_max_to_clip,
-    ),
-    Rule::new("drop-redundant-relu", &["y = Relu (x)", "y = Clip (x, lo!?, hi!?)"], drop_redundant_relu),
-    Rule::new(
-        "merge-clamps",
-        &["c = Relu|Clip (x, lo!?, hi!?); y = Relu|Clip (c, lo2!?, hi2!?)"],
-        merge_clamps,
-    ),
-    Rule::new("clip-to-relu", &["y = Clip (x, lo!, hi!?)"], clip_to_relu),
-];
+pub(super) const RULES: &[Rule] = rules! {
+    /// `max(x, 0) = Relu(x)`.
+    "max-to-relu":
+        "y = Max (x, lo!)"
+        => "y = Relu (x)", max_to_relu;
 
-/// `max(x, 0) = Relu(x)`.
+    /// `min(max(x, a), b) = max(min(x, b), a) = Clip(x, a, b)` if `a ≤ b`.
+    "min-max-to-clip":
+        "c = Max (x, lo!); y = Min (c, hi!)",
+        "c = Min (x, hi!); y = Max (c, lo!)",
+        "c = Relu (x); y = Min (c, hi!)"
+        => "y = Relu|Clip (x, lo', hi')", min_max_to_clip;
+
+    /// A clamp of something that lies within its limits already changes nothing.
+    "drop-redundant-relu":
+        "y = Relu (x)",
+        "y = Clip (x, lo!?, hi!?)"
+        => "y = x", drop_redundant_relu;
+
+    /// `[a, b]` and then `[c, d]` is `[a', b']`, the images of `a` and `b` under the second.
+    "merge-clamps":
+        "c = Relu|Clip (x, lo!?, hi!?); y = Relu|Clip (c, lo2!?, hi2!?)"
+        => "y = Relu|Clip (x, lo', hi')", merge_clamps;
+
+    /// `Clip(x, 0, ∞) = Relu(x)`.
+    "clip-to-relu":
+        "y = Clip (x, lo!, hi!?)"
+        => "y = Relu (x)", clip_to_relu;
+};
+
 fn max_to_relu(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     if rw.float("lo")? != 0.0 {
         return Err("the limit is not zero".into());
@@ -35,7 +44,6 @@ fn max_to_relu(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     replace_by_clamp(rw, 0.0, f64::INFINITY)
 }
 
-/// `min(max(x, a), b) = max(min(x, b), a) = Clip(x, a, b)` if `a ≤ b`.
 fn min_max_to_clip(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     for k in ["lo", "hi"] {
         if rw.has(k) {
@@ -50,7 +58,6 @@ fn min_max_to_clip(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     replace_by_clamp(rw, lo, hi)
 }
 
-/// `[a, b]` and then `[c, d]` is `[a', b']`, the images of `a` and `b` under the second.
 fn merge_clamps(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     rw.expect_float("x")?;
     let (lo, hi) = ordered(limits(rw.g(), rw.op_id("c"))?)?;
@@ -58,7 +65,6 @@ fn merge_clamps(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     replace_by_clamp(rw, lo.clamp(lo2, hi2), hi.clamp(lo2, hi2))
 }
 
-/// `Clip(x, 0, ∞) = Relu(x)`.
 fn clip_to_relu(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     rw.expect_float("x")?;
     match limits(rw.g(), rw.op_id("y"))? {
@@ -67,7 +73,6 @@ fn clip_to_relu(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     }
 }
 
-/// A clamp of something that lies within its limits already changes nothing.
 fn drop_redundant_relu(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let (lo, hi) = limits(rw.g(), rw.op_id("y"))?;
     let (from, to) = range(rw.g(), rw.v("x"), MAX_DEPTH).ok_or("the range of its operand is unknown")?;

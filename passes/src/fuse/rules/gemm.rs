@@ -6,12 +6,18 @@
 use super::super::{Miss, Rewrite, Rule};
 use squint_ir::{DType, OpSpec, Tensor};
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::new("fuse-matmul-add", &["c = MatMul (x, w!); y = Add (c, b!)"], fuse_matmul_add),
-    Rule::new("normalize-gemm", &["y = Gemm (x, w, b?)"], normalize_gemm),
-];
+pub(super) const RULES: &[Rule] = rules! {
+    /// `x·W + b = Gemm(x, W, b)` for matrices.
+    "fuse-matmul-add":
+        "c = MatMul (x, w!); y = Add (c, b!)"
+        => "y = Gemm (x, w, b')", fuse_matmul_add;
 
-/// `x·W + b = Gemm(x, W, b)` for matrices.
+    /// `alpha·A·B + beta·C = A·(alpha·B) + (beta·C)`.
+    "normalize-gemm":
+        "y = Gemm (x, w, b?)"
+        => "y = Gemm (x, w', b')", normalize_gemm;
+};
+
 fn fuse_matmul_add(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let (w, b) = (rw.konst("w")?, rw.konst("b")?);
     let &[_, n] = w.dims() else { return Err("the weight is not a matrix".into()) };
@@ -33,7 +39,6 @@ fn fuse_matmul_add(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     Ok(())
 }
 
-/// `alpha·A·B + beta·C = A·(alpha·B) + (beta·C)`.
 fn normalize_gemm(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let mut op = rw.op("y").clone();
     let (alpha, beta) = (op.float("alpha").unwrap_or(1.0), op.float("beta").unwrap_or(1.0));

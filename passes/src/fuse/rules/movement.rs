@@ -1,29 +1,37 @@
-//! Operators that move elements or rename axes, merged.
+//! Transposes, merged: with each other, and through what stands between them.
 
 use super::super::{Miss, Rewrite, Rule};
-use squint_ir::{DType, Dim, Op, OpSpec, Tensor};
+use squint_ir::{Graph, Op, OpId, OpSpec, Tensor, ValueId};
 use squint_ops::kernel::resolve_axis;
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::new("merge-transposes", &["t& = Transpose (x); y = Transpose (t)"], merge_transposes),
-    Rule::new("drop-identity-transpose", &["y = Transpose (x)"], drop_identity_transpose),
-    Rule::new(
-        "merge-unsqueeze-squeeze",
-        &["u& = Unsqueeze (x, a!); y = Squeeze (u, b!)", "u& = Squeeze (x, a!); y = Unsqueeze (u, b!)"],
-        merge_unsqueeze_squeeze,
-    ),
-    Rule::new(
-        "merge-reshapes",
-        &[
-            "r& = Reshape|Squeeze|Unsqueeze (x, s); y = Reshape|Squeeze|Unsqueeze (r, t!)",
-            "r& = Reshape|Squeeze|Unsqueeze (x, s); y = Flatten (r)",
-            "r& = Flatten|Squeeze (x); y = Reshape|Squeeze|Unsqueeze (r, t!)",
-        ],
-        merge_reshapes,
-    ),
-];
+pub(super) const RULES: &[Rule] = rules! {
+    /// `Transpose(Transpose(x, p), q) = Transpose(x, p∘q)`: axis `i` of the result is axis `p[q[i]]` of `x`.
+    "merge-transposes":
+        "t& = Transpose (x); y = Transpose (t)"
+        => "y = Transpose (x)", merge_transposes;
 
-/// `Transpose(Transpose(x, p), q) = Transpose(x, p∘q)`: axis `i` of the result is axis `p[q[i]]` of `x`.
+    /// A Transpose that moves nothing.
+    "drop-identity-transpose":
+        "y = Transpose (x)"
+        => "y = x", drop_identity_transpose;
+
+    /// `[Tu, Tv, …] = T[u, v, …]`: Transposes of one permutation in front of a Concat become one behind it.
+    "transpose-behind-concat":
+        "y = Concat (u, ..)"
+        => "c = Concat (u, ..); y = Transpose (c)", transpose_behind_concat;
+
+    /// `Tu ∘ Tv = T(u ∘ v)` for operators that work element by element.
+    "transpose-behind-binary":
+        "a = Transpose (u); b = Transpose (v); y = Add|Sub|Mul|Div|Max|Min|Pow (a, b)"
+        => "c = Add|Sub|Mul|Div|Max|Min|Pow (u, v); y = Transpose (c)", transpose_behind_binary;
+
+    /// `T₂ f(T₁ x) = (T₂T₁) f'(x)`, where `f` works element by element, cuts or pads; axes and constants of `f'` are
+    /// permuted. What frameworks with channels last leave between two of their layers.
+    "merge-transposes-through":
+        "y = Transpose (c)"
+        => "y = Transpose (c)", merge_transposes_through;
+};
+
 fn merge_transposes(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let rank = rw.fact("x").rank().or(rw.fact("y").rank());
     let (p, q) = (permutation(rw.op("t"), rank), permutation(rw.op("y"), rank));
@@ -45,7 +53,6 @@ fn merge_transposes(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     Ok(())
 }
 
-/// A Transpose that moves nothing.
 fn drop_identity_transpose(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     match permutation(rw.op("y"), rw.fact("x").rank()) {
         Some(p) if is_identity(&p) => rw.replace_root_by(rw.v("x")),
@@ -58,7 +65,7 @@ fn is_identity(perm: &[usize]) -> bool {
 }
 
 /// The permutation of a Transpose: reversal by default. `None` if it is unknown or not a permutation.
-fn permutation(op: &Op, rank: Option<usize>) -> Option<Vec<usize>> {
+pub(super) fn permutation(op: &Op, rank: Option<usize>) -> Option<Vec<usize>> {
     let Some(perm) = op.ints("perm") else { return rank.map(|r| (0..r).rev().collect()) };
     let mut seen = vec![false; perm.len()];
     perm.iter()
@@ -69,52 +76,196 @@ fn permutation(op: &Op, rank: Option<usize>) -> Option<Vec<usize>> {
         .collect()
 }
 
-/// `Squeeze(Unsqueeze(x, a), a) = Unsqueeze(Squeeze(x, a), a) = x`.
-fn merge_unsqueeze_squeeze(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
-    let wide = if rw.op("u").op_type == "Unsqueeze" { "u" } else { "x" };
-    let rank = rw.fact(wide).rank();
-    let axes = |k: &str| -> Result<Vec<i64>, Miss> {
-        let axes = rw.konst(k)?.to_i64s().ok_or("axes that are no integers")?;
-        let front = |a: i64| rank.and_then(|r| resolve_axis(a, r)).map_or(a, |a| a as i64);
-        let mut axes: Vec<i64> = axes.into_iter().map(front).collect();
-        axes.sort_unstable();
-        Ok(axes)
-    };
-    if axes("a")? != axes("b")? {
-        return Err("the axes differ".into());
+fn transpose_behind_concat(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let g = rw.g();
+    let id = rw.op_id("y");
+    let (mut data, mut transposes, mut perm) = (Vec::new(), Vec::new(), None);
+    for v in g.operands(id).into_iter().flatten() {
+        let own = g.only_use(v).and_then(|_| g.producer(v)).filter(|(p, _)| g.op(*p).is("Transpose"));
+        let (p, _) =
+            own.ok_or_else(|| Miss(format!("`{}` is no Transpose of its own", g.value(v).name())))?;
+        let other = permutation(g.op(p), None).ok_or("a permutation is not known")?;
+        if perm.as_ref().is_some_and(|perm| *perm != other) {
+            return Err("the permutations differ".into());
+        }
+        perm = Some(other);
+        data.push(g.operand(p, 0));
+        transposes.push(p);
     }
-    rw.replace_root_by(rw.v("x"))
+    let perm = perm.filter(|_| data.len() > 1).ok_or("it joins less than two")?;
+    let mut op = g.op(id).clone();
+    let axis = op.int("axis").and_then(|a| resolve_axis(a, perm.len())).ok_or("the axis does not exist")?;
+    op.set_attr("axis", perm[axis] as i64);
+    let c = rw.emit(OpSpec::from_op(op).operands(data), "joined");
+    replace_by_transpose(rw, c, &perm);
+    transposes.into_iter().for_each(|p| rw.g_mut().remove_op_and_results(p));
+    Ok(())
 }
 
-/// Only the last of several shapes matters, if it does not refer to the one before (with a zero).
-fn merge_reshapes(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
-    let target = match rw.op("y").op_type.as_str() {
-        "Reshape" => rw.konst("t")?.to_i64s().ok_or("the shape is no list of integers")?,
-        _ => {
-            let shape = rw.fact("y").shape.ok_or("the rank of the result is unknown")?;
-            let length = |d: &Dim| d.known().map_or(Some(-1), |n| i64::try_from(n).ok());
-            shape.iter().map(length).collect::<Option<_>>().ok_or("a length is too large")?
-        }
-    };
-    if target.contains(&0) {
-        return Err("the shape copies a length".into());
+fn transpose_behind_binary(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let perms = [permutation(rw.op("a"), None), permutation(rw.op("b"), None)];
+    let [Some(perm), Some(other)] = perms else { return Err("a permutation is not known".into()) };
+    if perm != other {
+        return Err("the permutations differ".into());
     }
-    if target.iter().filter(|n| **n == -1).count() > 1 {
-        return Err("more than one length of the result is unknown".into());
-    }
-    let x = rw.v("x");
-    let slot = rw.g().operand(rw.op_id("y"), 1).filter(|_| rw.op("y").op_type == "Reshape");
-    let shape = match slot {
-        Some(shape) => shape,
-        None => {
-            let name = format!("{}_shape", rw.g().value(rw.v("y")).name());
-            rw.g_mut().add_const(&name, Tensor::from_i64(&[target.len()], &target))
-        }
-    };
-    debug_assert!(rw.g().konst(shape).is_some_and(|t| t.dtype() == DType::Int64));
-    let name = rw.op("y").name.clone();
-    rw.replace_root(OpSpec::new("Reshape").name(name).operands([x, shape]));
+    let (op, u, v) = (rw.op("y").clone(), rw.v("u"), rw.v("v"));
+    // The pattern commutes, but the operator may not.
+    let turned = rw.g().operand(rw.op_id("y"), 0) != Some(rw.v("a"));
+    let operands = if turned { [v, u] } else { [u, v] };
+    let c = rw.emit(OpSpec::from_op(op).operands(operands), "joined");
+    replace_by_transpose(rw, c, &perm);
     Ok(())
+}
+
+/// Replaces the root by a Transpose of a value.
+fn replace_by_transpose(rw: &mut Rewrite<'_, '_>, c: ValueId, perm: &[usize]) {
+    let name = format!("{}_transposed", rw.op("y").name);
+    let perm: Vec<i64> = perm.iter().map(|i| *i as i64).collect();
+    rw.replace_root(OpSpec::new("Transpose").name(name).attr("perm", perm).operands([c]));
+}
+
+/// Operators between two Transposes at most.
+const MAX_BETWEEN: usize = 8;
+
+fn merge_transposes_through(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let g = rw.g();
+    let below = permutation(rw.op("y"), None).ok_or("the permutation is not known")?;
+    let (mut v, mut between) = (rw.v("c"), Vec::new());
+    let (top, x) = loop {
+        let name = || g.value(v).name();
+        g.only_use(v).ok_or_else(|| Miss(format!("`{}` is used elsewhere, too", name())))?;
+        let (id, _) =
+            g.producer(v).ok_or_else(|| Miss(format!("`{}` is made by no operator here", name())))?;
+        let operand = g.operand(id, 0).ok_or("an operand is missing")?;
+        if g.op(id).is("Transpose") {
+            break (id, operand);
+        }
+        if between.len() == MAX_BETWEEN {
+            return Err("the next Transpose is too far away".into());
+        }
+        let data = passage(g, id)?;
+        between.push((id, data, v));
+        v = g.operand(id, data).ok_or("an operand is missing")?;
+    };
+    if between.is_empty() {
+        return Err(Miss::nothing_to_do());
+    }
+    let above = permutation(g.op(top), None).filter(|p| p.len() == below.len());
+    let above = above.ok_or("the permutations are not known")?;
+    let mut constants = Vec::new();
+    for (id, data, _) in &between {
+        constants.extend(
+            permuted_constants(g, *id, *data, &above, g.op(top))?.into_iter().map(|(slot, t)| (*id, slot, t)),
+        );
+    }
+    let perm: Vec<usize> = below.iter().map(|i| above[*i]).collect();
+    let straight = is_identity(&perm);
+    if straight && rw.g().is_output(rw.v("y")) && rw.g().is_output(rw.v("c")) {
+        return Err("the result is a graph output and needs an operator of its own".into());
+    }
+    let c = rw.v("c");
+    if straight {
+        rw.replace_root_by(c)?;
+    } else {
+        replace_by_transpose(rw, c, &perm);
+    }
+    for (id, slot, tensor) in constants {
+        let g = rw.g_mut();
+        let name = g.operand(id, slot).map_or(String::new(), |v| g.value(v).name().to_owned());
+        let k = g.add_const(&name, tensor);
+        g.set_operand(id, slot, Some(k));
+    }
+    for (i, (id, data, result)) in between.iter().enumerate() {
+        if i + 1 == between.len() {
+            rw.g_mut().set_operand(*id, *data, Some(x));
+        }
+        rw.forget_shape(*result);
+        rw.touch(*id);
+    }
+    rw.g_mut().remove_op_and_results(top);
+    Ok(())
+}
+
+/// The slot of the data of an operator that a Transpose can pass.
+fn passage(g: &Graph, id: OpId) -> Result<u32, Miss> {
+    let op = g.op(id);
+    let konst = |slot| g.operand(id, slot).is_some_and(|v| g.konst(v).is_some() && !g.is_input(v));
+    let passes = op.is_onnx() && g.results(id).len() == 1;
+    match op.op_type.as_str() {
+        "Relu" | "LeakyRelu" | "Sigmoid" | "Tanh" | "HardSigmoid" | "HardSwish" | "Elu" | "Selu"
+        | "Softplus" | "Softsign" | "Gelu" | "Erf" | "Exp" | "Log" | "Sqrt" | "Neg" | "Abs"
+        | "Reciprocal" | "Floor" | "Ceil" | "Round" | "Clip" | "Cast" | "Identity" | "Not" | "Sign"
+            if passes =>
+        {
+            Ok(0)
+        }
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min" if passes && konst(1) => Ok(0),
+        "Add" | "Sub" | "Mul" | "Div" | "Max" | "Min" if passes && konst(0) && !konst(1) => Ok(1),
+        "Slice" if passes && konst(3) => Ok(0),
+        "Pad" if passes && konst(1) && g.operand(id, 3).is_none() => Ok(0),
+        _ => Err(format!("{} `{}` stands between", op.op_type, g.label(id)).into()),
+    }
+}
+
+/// Constant operands of an operator of data `T x`, as they are for the data `x`.
+fn permuted_constants(
+    g: &Graph,
+    id: OpId,
+    data: u32,
+    perm: &[usize],
+    like: &Op,
+) -> Result<Vec<(u32, Tensor)>, Miss> {
+    let op = g.op(id);
+    let konst = |slot: u32| {
+        let t = g.operand(id, slot).and_then(|v| g.konst(v));
+        t.ok_or_else(|| Miss::from("an operand is not constant"))
+    };
+    match op.op_type.as_str() {
+        "Slice" => {
+            let axes = konst(3)?.to_i64s().ok_or("axes that are no integers")?;
+            let moved = axes.iter().map(|a| Some(perm[resolve_axis(*a, perm.len())?] as i64));
+            let moved: Option<Vec<i64>> = moved.collect();
+            let moved = moved.ok_or("an axis does not exist")?;
+            Ok(vec![(3, Tensor::from_i64(&[moved.len()], &moved))])
+        }
+        "Pad" => {
+            let (pads, n) = (konst(1)?.to_i64s().ok_or("`pads` are no integers")?, perm.len());
+            if pads.len() != 2 * n {
+                return Err("`pads` do not fit the rank".into());
+            }
+            let mut moved = vec![0; 2 * n];
+            for (i, p) in perm.iter().enumerate() {
+                (moved[*p], moved[n + p]) = (pads[i], pads[n + i]);
+            }
+            Ok(vec![(1, Tensor::from_i64(&[2 * n], &moved))])
+        }
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min" => {
+            let slot = 1 - data;
+            let t = konst(slot)?;
+            let lead = perm.len().checked_sub(t.rank()).ok_or("a constant has more axes than the data")?;
+            if t.len() == 1 {
+                return Ok(Vec::new());
+            }
+            let dims: Vec<usize> = std::iter::repeat_n(1, lead).chain(t.dims().iter().copied()).collect();
+            let mut back = vec![0i64; perm.len()];
+            for (i, p) in perm.iter().enumerate() {
+                back[*p] = i as i64;
+            }
+            let full = t.reshaped(&dims).map_err(|e| Miss(e.to_string()))?;
+            Ok(vec![(slot, transposed(&full, like, back)?)])
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// A constant transposed as by the Transpose `like`, but with another permutation.
+fn transposed(t: &Tensor, like: &Op, perm: Vec<i64>) -> Result<Tensor, Miss> {
+    let mut op = like.clone();
+    op.set_attr("perm", perm);
+    let eval = squint_ops::row("", "Transpose").and_then(|r| r.eval).ok_or("Transpose has no kernel")?;
+    let cx = squint_ops::EvalCx { op: &op, opset: 13, inputs: &[Some(t)], n_results: 1 };
+    let results = eval(&cx).map_err(|e| Miss(e.to_string()))?;
+    results.into_iter().next().ok_or_else(|| "Transpose has no result".into())
 }
 
 #[cfg(test)]
@@ -125,7 +276,8 @@ mod tests {
         format!(
             "<ir_version: 8, opset_import: [\"\" : 15]> m (float{input} x0) => (float[] y) \
              <int64[2] flat = {{-1, 6}}, int64[2] copy = {{0, -1}}, int64[3] deep = {{2, 3, 2}}, int64[1] a0 = {{0}}, \
-             int64[1] a1 = {{1}}, int64[1] last = {{-1}}> {{ x = Exp (x0) {body} }}"
+             int64[1] a1 = {{1}}, int64[1] last = {{-1}}, int64[1] big = {{99}}, float[2] k = {{2, 3}}, \
+             int64[8] pads = {{0, 1, 0, 0, 0, 0, 2, 0}}> {{ x = Exp (x0) {body} }}"
         )
     }
 
@@ -146,28 +298,27 @@ mod tests {
     }
 
     #[test]
-    fn the_last_shape_decides() {
-        let rule = "merge-reshapes";
-        let body = "r = Reshape (x, deep) y = Reshape (r, flat)";
-        assert_eq!(fires(rule, &model("[2,6]", body)), "Exp Reshape");
-        assert!(
-            misses(rule, &model("[2,6]", "r = Reshape (x, deep) y = Reshape (r, copy)")).contains("copies")
-        );
-        assert_eq!(
-            fires(rule, &model("[2,6]", "r = Unsqueeze (x, a0) y = Flatten <axis = 2> (r)")),
-            "Exp Reshape"
-        );
-        assert_eq!(fires(rule, &model("[N,6]", "r = Flatten (x) y = Unsqueeze (r, a1)")), "Exp Reshape");
-        misses(rule, &model("[N,M]", "r = Flatten (x) y = Unsqueeze (r, a1)"));
+    fn one_transpose_behind_what_joins() {
+        let t = "t = Transpose <perm = [0,2,1]> (x) s0 = Neg (x) s = Transpose <perm = [0,2,1]> (s0)";
+        let body = format!("{t} y = Concat <axis = -1> (s, t)");
+        let rule = "transpose-behind-concat";
+        assert_eq!(fires(rule, &model("[2,3,4]", &body)), "Exp Neg Concat Transpose");
+        let body = format!("{t} y = Sub (s, t)");
+        assert_eq!(fires("transpose-behind-binary", &model("[2,3,4]", &body)), "Exp Neg Sub Transpose");
+        let body =
+            body.replace("[0,2,1]> (s0)", "[1,2,0]> (s0)").replace("Sub (s, t)", "Concat <axis = 0> (s, t)");
+        assert!(misses(rule, &model("[2,2,2]", &body)).contains("differ"));
     }
 
     #[test]
-    fn axes_that_come_and_go() {
-        let rule = "merge-unsqueeze-squeeze";
-        let body = "u = Unsqueeze (x, last) s = Squeeze (u, last) y = Neg (s)";
-        assert_eq!(fires(rule, &model("[2,3]", body)), "Exp Neg");
-        let body = "u = Squeeze (x, a0) s = Unsqueeze (u, a0) y = Neg (s)";
-        assert_eq!(fires(rule, &model("[1,3]", body)), "Exp Neg");
-        misses(rule, &model("[1,3]", "u = Squeeze (x, a0) y = Unsqueeze (u, last)"));
+    fn transposes_meet_through_other_operators() {
+        let rule = "merge-transposes-through";
+        let body = "t = Transpose <perm = [0,2,3,1]> (x) a = Add (t, k) b = Mul (k, a) c = Pad (b, pads) \
+                    d = Slice (c, a1, big, last) e = Sigmoid (d) f = Transpose <perm = [0,3,1,2]> (e) y = Neg (f)";
+        assert_eq!(fires(rule, &model("[1,2,3,4]", body)), "Exp Add Mul Pad Slice Sigmoid Neg");
+        let other = body.replace("[0,3,1,2]", "[0,2,1,3]");
+        assert_eq!(fires(rule, &model("[1,2,3,4]", &other)), "Exp Add Mul Pad Slice Sigmoid Transpose Neg");
+        let shared = body.replace("Neg (f)", "Softmax (f)").replace("e = Sigmoid (d)", "e = Softmax (d)");
+        assert!(misses(rule, &model("[1,2,3,4]", &shared)).contains("stands between"));
     }
 }

@@ -3,27 +3,63 @@
 use super::super::{Miss, Rewrite, Rule};
 use squint_ir::{DType, Dim};
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::new(
-        "drop-no-op-reshape",
-        &["y = Reshape|Squeeze|Unsqueeze (x, s)", "y = Flatten|Squeeze (x)"],
-        drop_no_op_reshape,
-    ),
-    Rule::new("drop-no-op-expand", &["y = Expand (x, s)"], drop_no_op_expand),
-    Rule::new("drop-no-op-slice", &["y = Slice (x, starts!, ends!, axes?, steps!?)"], drop_no_op_slice),
-    Rule::new("drop-no-op-concat", &["y = Concat (x)"], drop),
-    Rule::new("drop-no-op-cast", &["y = Cast (x)"], drop_no_op_cast),
-    Rule::new("drop-no-op-pad", &["y = Pad (x, pads!, value?, axes?)"], drop_no_op_pad),
-    Rule::new("drop-no-op-resize", &["y = Resize (x, roi?, scales!, sizes?)"], drop_no_op_resize),
-    Rule::new("drop-dropout", &["y = Dropout (x, ratio?, training!?)"], drop_dropout),
-    Rule::new("drop-identity", &["y = Identity (x)"], drop),
-];
+pub(super) const RULES: &[Rule] = rules! {
+    /// A Reshape to the shape it has already. One length may be unknown: the number of elements fixes it.
+    "drop-no-op-reshape":
+        "y = Reshape|Squeeze|Unsqueeze (x, s)",
+        "y = Flatten|Squeeze (x)"
+        => "y = x", drop_no_op_reshape;
+
+    /// An Expand to the shape it has already.
+    "drop-no-op-expand":
+        "y = Expand (x, s)"
+        => "y = x", drop_no_op_expand;
+
+    /// A Slice with steps of 1 from the first to the last element.
+    "drop-no-op-slice":
+        "y = Slice (x, starts!, ends!, axes?, steps!?)"
+        => "y = x", drop_no_op_slice;
+
+    /// A Concat of one operand.
+    "drop-no-op-concat":
+        "y = Concat (x)"
+        => "y = x", drop;
+
+    /// A Split into one part.
+    "drop-no-op-split":
+        "y = Split (x, s?)"
+        => "y = x", drop_no_op_split;
+
+    /// A Cast to the type it has already.
+    "drop-no-op-cast":
+        "y = Cast (x)"
+        => "y = x", drop_no_op_cast;
+
+    /// A Pad by nothing.
+    "drop-no-op-pad":
+        "y = Pad (x, pads!, value?, axes?)"
+        => "y = x", drop_no_op_pad;
+
+    /// A Resize by factors of 1.
+    "drop-no-op-resize":
+        "y = Resize (x, roi?, scales!, sizes?)"
+        => "y = x", drop_no_op_resize;
+
+    /// Dropout at inference.
+    "drop-dropout":
+        "y = Dropout (x, ratio?, training!?)"
+        => "y = x", drop_dropout;
+
+    /// Identity.
+    "drop-identity":
+        "y = Identity (x)"
+        => "y = x", drop;
+};
 
 fn drop(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     rw.replace_root_by(rw.v("x"))
 }
 
-/// A Reshape to the shape it has already. One length may be unknown: the number of elements fixes it.
 fn drop_no_op_reshape(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     if !same_shape(rw, 1)? {
         return Err("the shapes differ".into());
@@ -31,7 +67,6 @@ fn drop_no_op_reshape(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     drop(rw)
 }
 
-/// An Expand to the shape it has already.
 fn drop_no_op_expand(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     if !same_shape(rw, 0)? {
         return Err("the shapes differ".into());
@@ -39,7 +74,6 @@ fn drop_no_op_expand(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     drop(rw)
 }
 
-/// A Slice with steps of 1 from the first to the last element.
 fn drop_no_op_slice(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let ints = |k: &str| rw.konst(k)?.to_i64s().ok_or(Miss::from("bounds that are no integers"));
     if rw.has("steps") && ints("steps")?.iter().any(|s| *s != 1) {
@@ -53,7 +87,13 @@ fn drop_no_op_slice(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     drop(rw)
 }
 
-/// A Cast to the type it has already.
+fn drop_no_op_split(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    if rw.g().results(rw.op_id("y")).len() != 1 {
+        return Err("there are more parts".into());
+    }
+    drop(rw)
+}
+
 fn drop_no_op_cast(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let to = rw.op("y").int("to").and_then(|c| i32::try_from(c).ok()).and_then(DType::from_code);
     if to.is_none() || rw.fact("x").dtype != to {
@@ -62,7 +102,6 @@ fn drop_no_op_cast(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     drop(rw)
 }
 
-/// A Pad by nothing.
 fn drop_no_op_pad(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let pads = rw.konst("pads")?.to_i64s().ok_or("`pads` are no integers")?;
     if pads.iter().any(|p| *p != 0) {
@@ -71,7 +110,6 @@ fn drop_no_op_pad(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     drop(rw)
 }
 
-/// A Resize by factors of 1.
 fn drop_no_op_resize(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let crops = rw.op("y").string("coordinate_transformation_mode") == Some("tf_crop_and_resize");
     let scales = rw.konst("scales")?;
@@ -81,7 +119,6 @@ fn drop_no_op_resize(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     drop(rw)
 }
 
-/// Dropout at inference.
 fn drop_dropout(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     if rw.has("training") && rw.scalar("training")? != 0.0 {
         return Err("it is in training".into());
@@ -127,6 +164,7 @@ mod tests {
             ("drop-no-op-slice", "[2,3]", "Slice (x, zero, two, zero)"),
             ("drop-no-op-concat", "[2,3]", "Concat <axis = 0> (x)"),
             ("drop-no-op-cast", "[2,3]", "Cast <to = 1> (x)"),
+            ("drop-no-op-split", "[2,3]", "Split <axis = 1> (x)"),
             ("drop-no-op-pad", "[2,3]", "Pad <mode = \"reflect\"> (x, none)"),
             ("drop-identity", "[2,3]", "Identity (x)"),
             ("drop-dropout", "[2,3]", "Dropout (x)"),

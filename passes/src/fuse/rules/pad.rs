@@ -5,20 +5,22 @@
 use super::super::{Miss, Rewrite, Rule};
 use squint_ir::{Op, OpSpec};
 
-pub(super) const RULES: &[Rule] = &[
-    Rule::new(
-        "fuse-pad",
-        &[
-            "p = Pad (x, pads!, value?, axes!?); y = Conv (p, w, b?)",
-            "p = Pad (x, pads!, value?, axes!?); y = AveragePool (p)",
-        ],
-        fuse_pad,
-    ),
-    Rule::new("explicit-padding", &["y = Conv (x, w, b?)", "y = MaxPool|AveragePool (x)"], explicit_padding),
-];
+pub(super) const RULES: &[Rule] = rules! {
+    /// `Conv(Pad(x, p)) = Conv(x)` with `pads + p`, since Conv pads with zeros. So does an average, if it
+    /// counts its padding.
+    "fuse-pad":
+        "p = Pad (x, pads!, value?, axes!?); y = Conv (p, w, b?)",
+        "p = Pad (x, pads!, value?, axes!?); y = AveragePool (p)"
+        => "y = Conv|AveragePool (x, w, b)", fuse_pad;
 
-/// `Conv(Pad(x, p)) = Conv(x)` with `pads + p`, since Conv pads with zeros. So does an average, if it
-/// counts its padding.
+    /// `SAME`: `(ceil(n/s) − 1)·s + e − n` in all on each axis, `e = (k − 1)·d + 1`, the odd one at the end
+    /// (`SAME_UPPER`) or the beginning (`SAME_LOWER`). `VALID`: none.
+    "explicit-padding":
+        "y = Conv (x, w, b?)",
+        "y = MaxPool|AveragePool (x)"
+        => "y = Conv|MaxPool|AveragePool (x, w, b)", explicit_padding;
+};
+
 fn fuse_pad(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let pad = rw.op("p");
     if pad.string("mode").is_some_and(|m| m != "constant") {
@@ -92,8 +94,6 @@ fn explicit(op: &Op, n: usize) -> Result<Vec<i64>, Miss> {
     }
 }
 
-/// `SAME`: `(ceil(n/s) − 1)·s + e − n` in all on each axis, `e = (k − 1)·d + 1`, the odd one at the end
-/// (`SAME_UPPER`) or the beginning (`SAME_LOWER`). `VALID`: none.
 fn explicit_padding(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let mut op = rw.op("y").clone();
     let mode = op.string("auto_pad").unwrap_or("NOTSET").to_owned();
