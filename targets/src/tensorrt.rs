@@ -206,12 +206,7 @@ fn feeds_weighted(g: &Graph, v: ValueId, depth: usize) -> bool {
 pub(crate) fn residual(site: &Site<'_>) -> Option<u32> {
     let g = site.graph;
     let (a, b) = (site.operand(0)?, site.operand(1)?);
-    if a.konst().is_some()
-        || b.konst().is_some()
-        || a.value == b.value
-        || a.dims.is_none()
-        || a.dims != b.dims
-    {
+    if a.konst().is_some() || b.konst().is_some() || a.value == b.value || !same_shape(a, b) {
         return None;
     }
     match (made_by_weight(g, a.value), made_by_weight(g, b.value)) {
@@ -222,6 +217,15 @@ pub(crate) fn residual(site: &Site<'_>) -> Option<u32> {
             Some(if from_a >= from_b { 1 } else { 0 })
         }
         (false, false) => None,
+    }
+}
+
+/// True if no operand is repeated for the other one, as far as can be known. (Lengths are known once the model has run;
+/// what is observed is decided before that.)
+fn same_shape(a: &Operand, b: &Operand) -> bool {
+    match (&a.fact.shape, &b.fact.shape) {
+        (Some(x), Some(y)) if x == y => true,
+        _ => a.dims.is_some() && a.dims == b.dims,
     }
 }
 
