@@ -1,8 +1,9 @@
 //! The compiler with its usual executor.
 
-use crate::{Error, Hooks, Tract};
+use crate::{Error, Hooks, Progress, Tract};
 use squint_ir::Model;
-use squint_ir::execute::Samples;
+use squint_ir::execute::{Execute, Samples};
+use squint_passes::compare::{self, Comparison};
 use squint_passes::config::{Config, OperatorFormat};
 use squint_passes::evidence::Evidence;
 use squint_passes::pipeline::{self, RuleTrace};
@@ -43,6 +44,23 @@ pub fn plan(
     hooks: &Hooks<'_>,
 ) -> Result<(Report, QuantPlan), Error> {
     Ok(pipeline::plan(model, evidence, config, hooks)?)
+}
+
+/// Compares a quantized model, whatever tool wrote it, with its float model: at the outputs and value by value.
+/// `histograms` asks for the distributions of values, too.
+///
+/// # Errors
+/// If a model is not well-formed, the executor cannot run it, or the data does not fit.
+pub fn compare(
+    float: &Model,
+    quantized: &Model,
+    executor: &dyn Execute,
+    samples: &dyn Samples,
+    histograms: bool,
+    config: &Config,
+    progress: &dyn Progress,
+) -> Result<Comparison, Error> {
+    Ok(compare::compare(float, quantized, executor, samples, histograms, config, progress)?)
 }
 
 /// Rewrites the float graph only: constants folded, operators fused, dead code removed.

@@ -25,17 +25,24 @@
 
 mod compile;
 pub mod data;
+pub mod encodings;
 mod error;
+mod evaluate;
 mod files;
 pub mod fixture;
+pub mod interpret;
 mod library;
+mod sensitivity;
 pub mod stats;
+pub mod tune;
 
-pub use compile::{convert, optimize, optimize_traced, plan, quantize, quantize_with};
+pub use compile::{compare, convert, optimize, optimize_traced, plan, quantize, quantize_with};
 pub use data::{DataError, DataOptions, Dataset};
 pub use error::Error;
-pub use files::{is_text, load, load_with, save, save_with};
+pub use evaluate::{Score, evaluate, score_by_command};
+pub use files::{is_text, load, load_with, save, save_with, write_whole};
 pub use library::find_onnxruntime;
+pub use sensitivity::sensitivity;
 pub use squint_ir as ir;
 pub use squint_ir::Model;
 pub use squint_ir::execute::{Sample, Samples};

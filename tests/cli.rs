@@ -158,6 +158,11 @@ fn help() {
         "run-passes",
         "calibrate",
         "stats",
+        "compare",
+        "evaluate",
+        "sensitivity",
+        "tune",
+        "run",
     ] {
         let mut shell = Shell::new();
         shell.run(&format!("{command} --help"));

@@ -4,3 +4,4 @@ mod calibration;
 mod cli;
 mod docs;
 mod filetests;
+mod measuring;

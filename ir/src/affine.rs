@@ -132,6 +132,12 @@ pub fn quantize_slice_i8(data: &[f32], params: QuantParams, qmin: i8) -> Vec<i8>
     data.iter().map(|&x| level.of(x) as i8).collect()
 }
 
+/// The levels of values on a grid of at most 16 bits, the same as [`quantize`] gives them one by one.
+pub fn levels(data: &[f32], params: QuantParams, qmin: i32, qmax: i32) -> impl Iterator<Item = i32> {
+    let level = Rounder::new(params, qmin, qmax);
+    data.iter().map(move |&x| level.of(x))
+}
+
 /// The real values of unsigned 8 bit levels.
 pub fn dequantize_slice_u8(levels: &[u8], params: QuantParams) -> Vec<f32> {
     levels.iter().map(|&q| dequantize(i32::from(q), params.scale, params.zero_point)).collect()

@@ -42,6 +42,26 @@ pub trait Session: Sync {
     /// # Errors
     /// If an input is missing or of the wrong type or shape, or an operator fails.
     fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError>;
+
+    /// Runs one sample as it is, and once more for each change: an observed value, by its position in the list given
+    /// to [`Execute::prepare`], with the elements that take its place. `each` gets the number of a change and the
+    /// graph outputs with it; what is returned are the outputs without any. An executor that can computes again only
+    /// what depends on the change.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    fn run_changed(
+        &self,
+        sample: &Sample,
+        changes: &[(usize, Vec<f32>)],
+        each: &mut dyn FnMut(usize, Vec<Tensor>),
+    ) -> Result<Vec<Tensor>, ExecuteError> {
+        for (i, (changed, data)) in changes.iter().enumerate() {
+            let mut replace = |slot: usize, _: &[usize], _: &[f32]| (slot == *changed).then(|| data.clone());
+            each(i, self.run(sample, &mut replace)?);
+        }
+        self.run(sample, &mut |_, _, _| None)
+    }
 }
 
 /// An operator that an executor cannot be trusted with.

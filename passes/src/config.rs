@@ -2,6 +2,7 @@
 
 use crate::calibration::weights::WeightMethod;
 use crate::calibration::{Constraints, Method};
+use crate::overrides::Override;
 use std::fmt;
 use std::str::FromStr;
 
@@ -42,6 +43,10 @@ pub struct Config {
     pub constraints: Constraints,
     /// Nodes kept in float, by exact name or by a pattern with `*`.
     pub keep_float: Vec<String>,
+    /// What is asked of single nodes and tensors.
+    pub overrides: Vec<Override>,
+    /// What quantizing each value costs in accuracy, if that is known beforehand; then it is not measured.
+    pub guide: Option<Guide>,
     /// Largest tensor, in elements, that constant folding makes.
     pub fold_limit: usize,
     /// How much work goes into accuracy: 0 plans from statistics alone, 1 tries plans on a few samples.
@@ -55,6 +60,15 @@ pub struct Config {
     pub data_description: String,
 }
 
+/// Accuracy as a price, which the placement weighs against speed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guide {
+    /// Error at the outputs from quantizing each value alone, by the value's name after fusion.
+    pub errors: Vec<(String, f64)>,
+    /// Nanoseconds that a unit of that error is worth; 0 quantizes all that pays, an infinite price nothing listed.
+    pub price: f64,
+}
+
 impl Config {
     /// The default compilation for a target.
     pub fn new(target: &str) -> Config {
@@ -66,6 +80,8 @@ impl Config {
             weight_method: WeightMethod::MinMax,
             constraints: Constraints::default(),
             keep_float: Vec::new(),
+            overrides: Vec::new(),
+            guide: None,
             fold_limit: 4 << 20,
             effort: 1,
             min_sqnr: 15.0,
@@ -116,7 +132,7 @@ impl FromStr for Scheme {
 
 /// Matches a name against a pattern in which `*` stands for any run of characters. Linear: on a mismatch
 /// only the last star is tried again.
-fn glob(pattern: &[u8], name: &[u8]) -> bool {
+pub(crate) fn glob(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n, mut star) = (0, 0, None);
     while n < name.len() {
         if p < pattern.len() && pattern[p] == b'*' {

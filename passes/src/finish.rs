@@ -45,6 +45,11 @@ impl Pass for Finish {
         }
         model.set_metadata("squint.version", env!("CARGO_PKG_VERSION"));
         model.set_metadata("squint.recipe", &recipe);
+        let g = model.main();
+        let guided = c.guide.iter().flat_map(|guide| guide.errors.iter().map(|(name, _)| name.as_str()));
+        let in_float = guided.filter(|name| g.value_named(name).is_none_or(|v| !cx.plan.values.contains(v)));
+        let config = crate::recipe::recipe(c, in_float);
+        model.set_metadata("squint.config", &config);
         if !c.data_description.is_empty() {
             model.set_metadata("squint.preprocessing", &c.data_description);
         }

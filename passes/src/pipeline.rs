@@ -56,6 +56,19 @@ const QUANTIZE: &[&dyn Pass] = &[
     &finish::Finish,
 ];
 
+/// A quantized model as the float model that computes the same: for executing it where the runtime is not
+/// there, never for writing it.
+const LOWER: &[&dyn Pass] = &[
+    &inline_functions::InlineFunctions,
+    // Integer operators become float operators between quantizers, with the same arithmetic.
+    &raise_qoperator::RaiseQoperator,
+    // Weights and biases become the numbers that their codes stand for; the quantizers of data stay.
+    &dequantize_constants::DequantizeConstants,
+    // Some tools write a DequantizeLinear for each reader of a value.
+    &merge_common_subexpressions::MergeCommonSubexpressions,
+    &eliminate_dead_code::EliminateDeadCode,
+];
+
 /// What other parts of the compiler call on: no part of every compilation.
 const ON_DEMAND: &[&dyn Pass] = &[
     // One form for all who read models that are quantized already.
@@ -97,7 +110,13 @@ pub fn convert(model: &mut Model, format: OperatorFormat, notes: &mut Notes) -> 
 /// Passes that can be named on their own, in tests and by `run-passes`: those of the pipeline, those that
 /// run on demand, and each rule of `fuse` under its own name.
 pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
-    let listed = OPTIMIZE.iter().chain(OBSERVE).chain(QUANTIZE).chain(ON_DEMAND).find(|p| p.name() == name);
+    let listed = OPTIMIZE
+        .iter()
+        .chain(OBSERVE)
+        .chain(QUANTIZE)
+        .chain(ON_DEMAND)
+        .chain(LOWER)
+        .find(|p| p.name() == name);
     match listed {
         Some(p) => Some(Box::new(Listed(*p))),
         None => fuse::rule_named(name).map(|r| Box::new(r) as Box<dyn Pass>),
@@ -158,6 +177,15 @@ fn op_count(model: &Model) -> usize {
     };
     let graphs = model.graph_ids().filter(|id| !functions.contains(&outermost(*id)));
     graphs.map(|id| model.graph(id).op_count()).sum()
+}
+
+/// Brings a quantized model, written by whatever tool, into the form that executors of float models run: what
+/// it computes stays the same, rounding included. Values that stay keep their ids.
+///
+/// # Errors
+/// If the model is not well-formed.
+pub fn lower_quantized(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<(), PassError> {
+    run(LOWER, model, &mut PassCx::new(config), hooks).map(drop)
 }
 
 /// Quantizes a model statically.
@@ -261,9 +289,9 @@ fn plan_until(
     learn(model, &mut cx, evidence, hooks, &mut timing)?;
     timing.extend(run(last, model, &mut cx, hooks)?);
     let notes = cx.notes.iter().cloned().collect();
-    let (samples, nodes) = (cx.statistics.samples, cx.plan.report.clone());
+    let (samples, costs, nodes) = (cx.statistics.samples, cx.plan.costs, cx.plan.report.clone());
     let rewrites = cx.rewrites.iter().map(|(rule, n)| (*rule, *n)).collect();
-    Ok((Report { nodes, notes, samples, ops_before, ops_fused, rewrites, timing }, cx.plan))
+    Ok((Report { nodes, notes, samples, costs, ops_before, ops_fused, rewrites, timing }, cx.plan))
 }
 
 /// What is learnt of the float graph: statistics of its values and, by running it, which plans keep its

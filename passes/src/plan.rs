@@ -15,6 +15,7 @@ mod dynamic;
 mod equal_scales;
 mod params;
 mod place;
+mod predict;
 mod units;
 
 pub(crate) use dynamic::{reads as dynamic_reads, rows};
@@ -23,6 +24,7 @@ pub(crate) use units::units;
 use crate::calibration::saturation::weight_levels;
 use crate::calibration::{Method, Range, RangeNote, solve};
 use crate::infer_types::infer_concrete;
+use crate::overrides;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::report::{Fate, NodeReport};
 use rayon::prelude::*;
@@ -30,7 +32,7 @@ use squint_ir::affine::{ChannelLayout, QuantParams};
 use squint_ir::types::known_dims;
 use squint_ir::{DType, Graph, Model, OpId, OpTable, Tensor, ValueId, ValueTable};
 use squint_ops::Fact;
-use squint_targets::{Operand, Pairs, Site, Target, target};
+use squint_targets::{Costs, Operand, Pairs, Site, Target, target};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -47,6 +49,8 @@ pub struct QuantPlan {
     pub dynamic: OpTable<DynamicPlan>,
     /// The same for the user, in order of execution.
     pub report: Vec<NodeReport>,
+    /// What the target's cost model says of a run as planned, and of one in float.
+    pub costs: Costs,
 }
 
 /// The decision on an operator.
@@ -137,6 +141,7 @@ impl Pass for PlanQuantization {
         let draft = Draft::new(model, cx)?;
         cx.plan = draft.plan(cx, &cx.steering, true);
         cx.plan.report = report(model, &cx.plan, &draft.sites)?;
+        cx.plan.costs = predict::predict(model.main(), draft.target, &draft.sites, &cx.plan);
         for (v, plan) in cx.plan.values.iter() {
             if let Some(note) = plan.note {
                 cx.notes.add(model.main().value(v).name(), note.to_string());
@@ -170,6 +175,17 @@ pub(crate) struct Draft<'m> {
 impl<'m> Draft<'m> {
     pub(crate) fn new(model: &'m Model, cx: &PassCx<'_>) -> Result<Draft<'m>, PassError> {
         let target = resolve_target(&cx.config.target)?;
+        let types = [target.activations().dtype, target.weights().dtype];
+        if let Some(o) =
+            cx.config.overrides.iter().find(|o| o.wish.dtype.is_some_and(|d| !types.contains(&d)))
+        {
+            return Err(PassError::Config(format!(
+                "override `{o}`: target {} takes {} activations and {} weights",
+                target.name(),
+                types[0],
+                types[1]
+            )));
+        }
         let sites = sites(model, cx)?;
         let mut units = units::units(model.main(), target, &sites);
         units::fix(model, cx, target, &sites, &mut units);
@@ -178,8 +194,11 @@ impl<'m> Draft<'m> {
 
     /// A plan, without its report. Scales of weights, which take longest, only on request.
     pub(crate) fn plan(&self, cx: &PassCx<'_>, steering: &Steering, weights: bool) -> QuantPlan {
-        let price = |errors: &ValueTable<f64>, v| {
-            errors.get(v).map_or(0, |e| (e * steering.price).min(MAX_PRICE) as u64)
+        let (overrides, g) = (&cx.config.overrides, self.model.main());
+        let price = |errors: &ValueTable<f64>, v| match overrides::of_tensor(overrides, g, v).float {
+            Some(true) => MAX_PRICE as u64,
+            Some(false) => 0,
+            None => errors.get(v).map_or(0, |e| (e * steering.price).min(MAX_PRICE) as u64),
         };
         let prices = place::Prices {
             planned: &|v| price(&steering.errors, v),

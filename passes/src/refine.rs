@@ -70,6 +70,17 @@ pub(crate) fn refine(
             }
         }
     }
+    if let Some(guide) = &cx.config.guide {
+        let g = model.main();
+        let known = guide.errors.iter().filter_map(|(name, error)| Some((g.value_named(name)?, *error)));
+        known.for_each(|(v, error)| {
+            steering.errors.insert(v, error);
+        });
+        steering.dynamic_errors = steering.errors.clone();
+        steering.price = guide.price;
+        cx.steering = steering;
+        return Ok(());
+    }
     let states = states(model);
     let wanted = if !states.is_empty() { cx.config.min_sqnr.max(FEEDBACK_SQNR) } else { cx.config.min_sqnr };
     let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips: MAX_FLIPS };

@@ -1,5 +1,6 @@
 //! What the user is told: notes while compiling, and the closing report.
 
+use squint_targets::Costs;
 use std::fmt;
 
 /// Notes of passes, in the order they were made.
@@ -72,6 +73,8 @@ pub struct Report {
     pub notes: Vec<Note>,
     /// Calibration samples used.
     pub samples: usize,
+    /// Nanoseconds of one core that the target's cost model expects of a run: as planned, and in float.
+    pub costs: Costs,
     /// Operators before any pass, those of bodies included.
     pub ops_before: usize,
     /// Operators of the float graph after fusion, those of bodies included.

@@ -12,6 +12,7 @@
 //! | `observe.rs` | the pass-through operator that exposes intermediate values |
 //! | `registry.rs` | tract's operators, with corrections |
 //! | `branch.rs` | `If` |
+//! | `quantize.rs` | `QuantizeLinear` and `DequantizeLinear`, in the arithmetic of `squint_ir::affine` |
 //! | `lower.rs` | bfloat16, which tract lacks, in float32 |
 //! | `preflight.rs` | what tract cannot run or runs wrong |
 //! | `convert.rs` | tensors and types |
@@ -29,6 +30,7 @@ mod observe;
 mod onnxruntime;
 mod plan;
 mod preflight;
+mod quantize;
 mod registry;
 mod tract;
 

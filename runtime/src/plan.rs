@@ -114,6 +114,65 @@ impl Plan {
         }
     }
 
+    /// Runs the plan on inputs of its signature, and again for each of `changes` (slot, elements). Results of nodes
+    /// that no change reaches are kept from the first run. `each` gets the number of a change and its outputs.
+    pub(crate) fn run_changed(
+        &self,
+        inputs: TVec<TValue>,
+        changes: &[(usize, Vec<f32>)],
+        each: &mut dyn FnMut(usize, TVec<TValue>),
+    ) -> Result<TVec<TValue>, Problem> {
+        let mut current = None;
+        let outcome = guard::quietly(|| self.steps(inputs, changes, &mut current, each));
+        let node = || current.map(|id| self.plan.model().node(id).name.clone());
+        match outcome {
+            Ok(Ok(outputs)) => Ok(outputs),
+            Ok(Err(e)) => Err(Problem { node: node(), ..Problem::new(&e) }),
+            Err(panic) => Err(Problem { node: node(), message: panic }),
+        }
+    }
+
+    fn steps(
+        &self,
+        inputs: TVec<TValue>,
+        changes: &[(usize, Vec<f32>)],
+        current: &mut Option<usize>,
+        each: &mut dyn FnMut(usize, TVec<TValue>),
+    ) -> TractResult<TVec<TValue>> {
+        let model = self.plan.model();
+        let mut kept: Vec<Option<TVec<TValue>>> = vec![None; model.nodes().len()];
+        let outputs = self.plan.spawn()?.run_plan_with_eval(inputs.clone(), |ctx, state, node, inputs| {
+            *current = Some(node.id);
+            let results = if node.op_is::<Observe>() { inputs } else { eval(ctx, state, node, inputs)? };
+            kept[node.id] = Some(results.clone());
+            TractResult::Ok(results)
+        })?;
+        for (i, (slot, elements)) in changes.iter().enumerate() {
+            let observes = |n: &&TypedNode| n.op_as::<Observe>().is_some_and(|o| o.slots.contains(slot));
+            // A constant cannot be changed: nothing else does either.
+            let Some(start) = model.nodes().iter().find(observes).map(|n| n.id) else {
+                guard::aloud(|| each(i, outputs.clone()));
+                continue;
+            };
+            let reached = reached(model, start);
+            let changed =
+                self.plan.spawn()?.run_plan_with_eval(inputs.clone(), |ctx, state, node, inputs| {
+                    *current = Some(node.id);
+                    if node.id == start {
+                        return TractResult::Ok(tvec!(replacement(&inputs[0], elements)?.into_tvalue()));
+                    }
+                    match &kept[node.id] {
+                        Some(results) if !reached[node.id] => Ok(results.clone()),
+                        _ if node.op_is::<Observe>() => Ok(inputs),
+                        _ => eval(ctx, state, node, inputs),
+                    }
+                })?;
+            guard::aloud(|| each(i, changed));
+        }
+        *current = None;
+        Ok(outputs)
+    }
+
     fn step(
         &self,
         inputs: TVec<TValue>,
@@ -147,6 +206,18 @@ impl Plan {
         }
         Ok(outputs)
     }
+}
+
+/// Which nodes depend on a node.
+fn reached(model: &TypedModel, start: usize) -> Vec<bool> {
+    let mut reached = vec![false; model.nodes().len()];
+    let mut work = vec![start];
+    while let Some(id) = work.pop() {
+        if !std::mem::replace(&mut reached[id], true) {
+            work.extend(model.node(id).outputs.iter().flat_map(|o| o.successors.iter().map(|s| s.node)));
+        }
+    }
+    reached
 }
 
 /// Gives every node a name of its own, which ONNX does not ask for and tract does: the name it has, or that

@@ -27,6 +27,8 @@ pub(crate) fn onnx() -> Onnx {
         onnx.op_register.insert("Upsample", upsample);
     }
     onnx.op_register.insert("If", crate::branch::build);
+    onnx.op_register.insert("QuantizeLinear", crate::quantize::quantize);
+    onnx.op_register.insert("DequantizeLinear", crate::quantize::dequantize);
     onnx
 }
 

@@ -14,7 +14,7 @@ use squint_ir::execute::{Execute, ExecuteError, Observer, Sample, Session, Unsup
 use squint_ir::{Graph, Model, Tensor, ValueId};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use tract_onnx::prelude::{IntoTValue, TVec};
+use tract_onnx::prelude::{IntoTValue, TValue, TVec, TractError};
 
 /// Name of the executor.
 const NAME: &str = "tract";
@@ -121,9 +121,9 @@ impl<'m> TractSession<'m> {
     }
 }
 
-impl Session for TractSession<'_> {
-    fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError> {
-        let failed = |problem| ExecuteError::Run { executor: NAME, problem };
+impl TractSession<'_> {
+    /// The arrays of a sample in the order of the inputs, and their signature.
+    fn arrays(&self, sample: &Sample) -> Result<(Signature, TVec<TValue>), ExecuteError> {
         let tensors = arranged(&self.inputs, sample)?;
         let mut signature = Signature::with_capacity(tensors.len());
         let mut arrays = TVec::new();
@@ -132,11 +132,45 @@ impl Session for TractSession<'_> {
             signature.push((array.datum_type(), tensor.dims().to_vec()));
             arrays.push(array.into_tvalue());
         }
+        Ok((signature, arrays))
+    }
+
+    fn failed(&self, problem: &Problem) -> ExecuteError {
+        ExecuteError::Run { executor: NAME, problem: self.locate(problem) }
+    }
+}
+
+impl Session for TractSession<'_> {
+    fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError> {
+        let (signature, arrays) = self.arrays(sample)?;
         self.with_plan(&signature, |plan| {
-            let outputs = plan.run(arrays, observe).map_err(|problem| failed(self.locate(&problem)))?;
-            outputs.iter().map(|o| convert::from_array(o).map_err(|e| failed(e.to_string()))).collect()
+            tensors(&plan.run(arrays, observe).map_err(|problem| self.failed(&problem))?)
         })
     }
+
+    fn run_changed(
+        &self,
+        sample: &Sample,
+        changes: &[(usize, Vec<f32>)],
+        each: &mut dyn FnMut(usize, Vec<Tensor>),
+    ) -> Result<Vec<Tensor>, ExecuteError> {
+        let (signature, arrays) = self.arrays(sample)?;
+        self.with_plan(&signature, |plan| {
+            let mut wrong = None;
+            let outputs = plan.run_changed(arrays, changes, &mut |i, outputs| match tensors(&outputs) {
+                Ok(outputs) => each(i, outputs),
+                Err(e) => wrong = wrong.take().or(Some(e)),
+            });
+            let outputs = outputs.map_err(|problem| self.failed(&problem))?;
+            wrong.map_or_else(|| tensors(&outputs), Err)
+        })
+    }
+}
+
+/// Outputs of a run.
+fn tensors(outputs: &[TValue]) -> Result<Vec<Tensor>, ExecuteError> {
+    let failed = |e: TractError| ExecuteError::Run { executor: NAME, problem: e.to_string() };
+    outputs.iter().map(|o| convert::from_array(o).map_err(failed)).collect()
 }
 
 /// A plan, or why there is none, once one thread has found out.
@@ -211,6 +245,20 @@ mod tests {
             assert_eq!(seen[4][0].1, [-4.0, 0.5]);
             assert_eq!(outputs[0].to_f32s(), seen[3][0].1);
         }
+    }
+
+    #[test]
+    fn changes_are_seen_at_the_outputs_one_at_a_time() {
+        let (model, observe) = model();
+        let session = Tract.prepare(&model, &observe).unwrap();
+        let sample = sample(&[1, 2], &[1.0, 1.0]);
+        // The input, the sum before the clamp, the output itself, and a constant.
+        let changes = [(0, vec![0.0, 0.0]), (2, vec![-1.0, 7.0]), (3, vec![5.0, 5.0]), (4, vec![9.0, 9.0])];
+        let mut changed = vec![];
+        let outputs = session.run_changed(&sample, &changes, &mut |i, o| changed.push((i, o[0].to_f32s())));
+        assert_eq!(outputs.unwrap()[0].to_f32s(), [0.0, 6.5]);
+        let expected = [[0.0, 0.5], [0.0, 7.0], [5.0, 5.0], [0.0, 6.5]];
+        assert_eq!(changed, expected.map(|o| o.to_vec()).into_iter().enumerate().collect::<Vec<_>>());
     }
 
     #[test]

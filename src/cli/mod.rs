@@ -5,8 +5,11 @@
 //! 2: the command line is; 101: squint itself is.
 
 mod calibrate;
+mod compare;
+mod config_file;
 mod convert;
 mod diff;
+mod evaluate;
 mod evidence;
 mod explain;
 mod failure;
@@ -18,14 +21,17 @@ mod options;
 mod print;
 mod progress;
 mod quantize;
+mod run;
 mod run_passes;
 mod runtime;
+mod sensitivity;
 mod stats;
 mod summary;
 mod talk;
+mod tune;
 mod unprinted;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use failure::Failure;
 use std::io::{self, Write};
 use std::panic;
@@ -58,6 +64,11 @@ struct TalkFlags {
 enum Command {
     Quantize(quantize::Quantize),
     Explain(explain::Explain),
+    Compare(compare::Compare),
+    Evaluate(evaluate::Evaluate),
+    Sensitivity(sensitivity::Sensitivity),
+    Tune(tune::Tune),
+    Run(run::Run),
     Calibrate(calibrate::Calibrate),
     Stats(stats::Stats),
     Optimize(optimize::Optimize),
@@ -77,7 +88,15 @@ pub(crate) fn main() -> ExitCode {
         let mut first = PANIC.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         first.get_or_insert_with(|| info.to_string());
     }));
-    let cli = Cli::parse();
+    let arguments = config_file::expand(std::env::args_os().collect(), &Cli::command());
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
+        Err(failure) => {
+            let _ = write!(io::stderr().lock(), "{failure}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let cli = Cli::parse_from(arguments);
     match panic::catch_unwind(|| run(cli)) {
         Ok(code) => code,
         Err(_) => {
@@ -99,6 +118,11 @@ fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Quantize(c) => c.run(&talk),
         Command::Explain(c) => c.run(&talk),
+        Command::Compare(c) => c.run(&talk),
+        Command::Evaluate(c) => c.run(&talk),
+        Command::Sensitivity(c) => c.run(&talk),
+        Command::Tune(c) => c.run(&talk),
+        Command::Run(c) => c.run(&talk),
         Command::Calibrate(c) => c.run(&talk),
         Command::Stats(c) => c.run(&talk),
         Command::Optimize(c) => c.run(&talk),

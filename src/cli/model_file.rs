@@ -16,7 +16,7 @@ pub(crate) struct Input {
     #[arg(id = "model", value_name = "MODEL")]
     pub(crate) path: PathBuf,
     #[command(flatten)]
-    trust: Trust,
+    pub(crate) trust: Trust,
 }
 
 /// How far models are trusted.
@@ -41,14 +41,7 @@ impl Input {
     /// # Errors
     /// If the file is no model, or something is wrong with the model.
     pub(crate) fn load_valid(&self, talk: &Talk) -> Result<Model, Failure> {
-        let model = self.load(talk)?;
-        let errors: Vec<_> = verify(&model).into_iter().filter(|v| v.severity == Severity::Error).collect();
-        let Some(first) = errors.first() else { return Ok(model) };
-        let more =
-            if errors.len() > 1 { format!(" (and {} more errors)", errors.len() - 1) } else { String::new() };
-        let path = self.path.display();
-        let message = format!("`{path}` is not a valid model: {}: {}{more}", first.label, first.message);
-        Err(Failure::with_help(message, format!("`squint inspect {path} --check` shows all that is wrong")))
+        self.trust.load_valid(&self.path, talk)
     }
 }
 
@@ -63,6 +56,21 @@ impl Trust {
         let (model, notes) = squint::load_with(path, &options)?;
         talk.notes(notes);
         Ok(model)
+    }
+
+    /// Loads a model that is to be compiled or run: it must be well-formed.
+    ///
+    /// # Errors
+    /// If the file is no model, or something is wrong with the model.
+    pub(crate) fn load_valid(self, path: &Path, talk: &Talk) -> Result<Model, Failure> {
+        let model = self.load(path, talk)?;
+        let errors: Vec<_> = verify(&model).into_iter().filter(|v| v.severity == Severity::Error).collect();
+        let Some(first) = errors.first() else { return Ok(model) };
+        let more =
+            if errors.len() > 1 { format!(" (and {} more errors)", errors.len() - 1) } else { String::new() };
+        let path = path.display();
+        let message = format!("`{path}` is not a valid model: {}: {}{more}", first.label, first.message);
+        Err(Failure::with_help(message, format!("`squint inspect {path} --check` shows all that is wrong")))
     }
 }
 

@@ -4,11 +4,14 @@ use super::failure::Failure;
 use super::talk::Talk;
 use clap::{Args, ValueEnum};
 use squint::data::{Channels, Layout, Letterbox, PRESETS, Preprocessing, Preset, Resize, Scale, Size};
+use squint::encodings;
 use squint::passes::calibration::Constraints;
 use squint::passes::calibration::weights::WeightMethod;
+use squint::passes::overrides::{Override, misfits};
 use squint::targets::{host, target, targets};
-use squint::{Config, DataOptions, Dataset, Method, Model, OperatorFormat, Samples, Scheme};
+use squint::{Config, DataOptions, Dataset, Hooks, Method, Model, OperatorFormat, Samples, Scheme};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 /// How a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,8 +65,22 @@ pub(crate) struct CompileFlags {
     #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true)]
     min_range: f32,
     /// Keep the node of this name in float; `*` stands for any characters. May be given again.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, visible_alias = "float", value_name = "NAME")]
     keep_float: Vec<String>,
+    /// Wishes for single nodes and tensors, as `conv1: method=mse, symmetric` or `tensor=/head/*: range=-1..3`. The
+    /// pattern is a glob for names of nodes and tensors, or after node=, tensor= or type= for one kind of them; after
+    /// node~, tensor~ or type~ it is a regular expression. Wishes are float, int8, uint8, range=LO..HI, method=M,
+    /// symmetric and per-channel. May be given again; the last word counts.
+    #[arg(long = "override", value_name = "PATTERN: WISHES")]
+    overrides: Vec<Override>,
+    /// Take ranges of activations from a file of another tool: AIMET encodings, PPQ's JSON, or names of tensors with
+    /// `min` and `max`.
+    #[arg(long, value_name = "FILE")]
+    ranges: Option<PathBuf>,
+    /// Take flags from this file: TOML with flags for keys, or a model that squint wrote, which carries its own. What
+    /// the command line says itself counts.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Threads that run calibration samples. The result does not depend on it. [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -137,7 +154,44 @@ impl CompileFlags {
             }
         }
         config.keep_float = self.keep_float.clone();
+        config.overrides = self.overrides(model, talk)?;
         Ok(config)
+    }
+}
+
+impl CompileFlags {
+    /// Overrides of a file, and those of the command line, which hold where both say something.
+    ///
+    /// # Errors
+    /// If the file has no ranges for this model, or a pattern fits nothing in it.
+    fn overrides(&self, model: &Model, talk: &Talk) -> Result<Vec<Override>, Failure> {
+        let g = model.main();
+        let mut all = Vec::new();
+        if let Some(path) = &self.ranges {
+            let (found, unknown) = encodings::overrides(path, g)?;
+            talk.say(format_args!("ranges of {} tensors: `{}`", found.len(), path.display()));
+            if unknown > 0 {
+                talk.say(format_args!("note: {unknown} tensors of it are not in the model"));
+            }
+            all = found;
+        }
+        let mut misfit = misfits(&self.overrides, g);
+        if !misfit.is_empty() {
+            // A name may be one that rewriting makes.
+            let mut fused = model.clone();
+            squint::optimize(&mut fused, &Config::new(known_target(&self.target)?), &Hooks::default())?;
+            let still = misfits(&self.overrides, fused.main());
+            misfit.retain(|(pattern, _)| still.iter().any(|(p, _)| p == pattern));
+        }
+        if let Some((pattern, alike)) = misfit.into_iter().next() {
+            let what = format!("`--override {pattern}` fits nothing in the model");
+            return Err(match alike.is_empty() {
+                true => Failure::new(what),
+                false => Failure::with_help(what, format!("did you mean `{}`?", alike.join("`, `"))),
+            });
+        }
+        all.extend(self.overrides.iter().cloned());
+        Ok(all)
     }
 }
 
@@ -147,9 +201,21 @@ impl DataFlags {
     /// # Errors
     /// If there is none, or it does not fit the model.
     pub(crate) fn open(&self, model: &Model, talk: &Talk) -> Result<Dataset, Failure> {
+        self.open_for(
+            "static quantization needs calibration data: ranges of activations are measured on it",
+            model,
+            talk,
+        )
+    }
+
+    /// Opens the data; without any, says what it is needed for, and how to give some.
+    ///
+    /// # Errors
+    /// If there is none, or it does not fit the model.
+    pub(crate) fn open_for(&self, need: &str, model: &Model, talk: &Talk) -> Result<Dataset, Failure> {
         if self.data.is_empty() {
             return Err(Failure::with_help(
-                "static quantization needs calibration data: ranges of activations are measured on it",
+                need,
                 "give some typical inputs with `--data PATH`, for example a folder of images or an `.npz` file; \
                  64 to 500 samples are usual (`--scheme dynamic` needs none)",
             ));

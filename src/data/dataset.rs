@@ -76,6 +76,11 @@ impl Dataset {
         self.total
     }
 
+    /// Which of them are used, in order.
+    pub fn numbers(&self) -> &[usize] {
+        &self.picks
+    }
+
     /// What is done to the data before the model sees it, for each input: `arrays as they are`, or the flags
     /// that say what is done to images, with all defaults worked out. One line; the same data read in the
     /// same way gives the same text.

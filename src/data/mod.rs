@@ -33,7 +33,9 @@ mod array;
 mod dataset;
 mod files;
 mod fit;
+mod labels;
 mod npy;
+mod npz;
 mod picture;
 mod preprocessing;
 mod preset;
@@ -45,6 +47,8 @@ mod tests;
 mod track;
 
 pub use dataset::Dataset;
+pub use labels::labels;
+pub use npz::npz;
 pub use preprocessing::{Channels, Layout, Letterbox, Place, Preprocessing, Resize, Scale, Size};
 pub use preset::{PRESETS, Preset};
 

@@ -5,7 +5,7 @@
 use crate::calibration::Sketch;
 use crate::statistics::Statistics;
 use sha2::{Digest, Sha256};
-use squint_ir::execute::Sample;
+use squint_ir::execute::{Sample, Samples};
 use squint_ir::{Model, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -150,6 +150,18 @@ fn earliest(first: &mut Option<First>, sample: usize, dims: &[usize]) {
 }
 
 impl DataHash {
+    /// The hash of all samples, whatever their order.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn of_all(samples: &dyn Samples) -> Result<DataHash, String> {
+        let mut tally = Tally::new(0);
+        for i in 0..samples.len() {
+            tally.begin(i, &samples.get(i)?, true);
+        }
+        Ok(tally.hash())
+    }
+
     /// The hash of one sample: names, types, dimensions and elements of its arrays.
     fn of(sample: &Sample) -> DataHash {
         let mut hash = Sha256::new();

@@ -7,7 +7,8 @@ use super::units::Unit;
 use super::{OpPlan, QuantPlan, ValuePlan, WeightPlan};
 use crate::calibration::saturation::raise_scales;
 use crate::calibration::weights::channel_params;
-use crate::calibration::{Method, Range};
+use crate::calibration::{Method, Range, solve};
+use crate::overrides::{of_node, of_tensor};
 use crate::pass::PassCx;
 use squint_ir::affine::{ChannelLayout, QuantParams, bias_scale, weight_scale_for_bias};
 use squint_ir::{Model, Op, OpId, Tensor, ValueId, ValueTable};
@@ -123,6 +124,9 @@ impl Planner<'_, '_> {
         if self.choice.weights
             && let Some((slot, weight, axis)) = site.weight()
         {
+            let g = self.model.main();
+            let wish = of_node(&self.cx.config.overrides, &g.label(op), &g.op(op).qualified_type());
+            let axis = axis.filter(|_| wish.per_channel != Some(false));
             let input = unit.reads.first().and_then(|v| self.plan.values.get(*v)).map(|p| p.params.scale);
             let bias = site.operands.iter().zip(0u32..).find(|(_, s)| site.row.port(*s) == Port::Bias);
             let bias = bias.and_then(|(o, _)| o.as_ref()).filter(|_| !inputs_only);
@@ -147,14 +151,23 @@ impl Planner<'_, '_> {
     }
 
     fn solve(&self, v: ValueId, format: Format) -> (QuantParams, String) {
-        let method = self.choice.method;
-        match self.choice.ranges.get(v) {
-            Some(r) => {
-                let (lo, hi) = self.cx.config.constraints.widen(r.lo, r.hi);
-                (self.params(format, lo, hi), format!("{method} {lo:.4}..{hi:.4}"))
-            }
-            None => (format.grid.params(0.0, 0.0), "not observed".into()),
+        let wish = of_tensor(&self.cx.config.overrides, self.model.main(), v);
+        let own = wish.method.zip(self.cx.statistics.sketch(v)).map(|(m, s)| solve(s, m, &format.grid));
+        let range = match wish.range {
+            Some(range) => Some((range, "asked for".to_owned())),
+            None => own.or(self.choice.ranges.get(v).copied()).map(|r| {
+                let method = wish.method.unwrap_or(self.choice.method);
+                (self.cx.config.constraints.widen(r.lo, r.hi), method.to_string())
+            }),
+        };
+        let Some(((mut lo, mut hi), why)) = range else {
+            return (format.grid.params(0.0, 0.0), "not observed".into());
+        };
+        if wish.symmetric == Some(true) {
+            hi = hi.max(-lo);
+            lo = -hi;
         }
+        (self.params(format, lo, hi), format!("{why} {lo:.4}..{hi:.4}"))
     }
 
     fn set(&mut self, v: ValueId, format: Format, params: QuantParams, made_by_integer: bool, why: String) {

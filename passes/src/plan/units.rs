@@ -2,6 +2,7 @@
 
 use super::dynamic;
 use crate::config::Scheme;
+use crate::overrides::of_node;
 use crate::pass::PassCx;
 use squint_ir::{Graph, Model, OpId, OpTable, ValueId};
 use squint_ops::Class;
@@ -142,7 +143,8 @@ fn unsupported_reason(unit: &Unit) -> Option<String> {
 
 /// Why an operator is not quantized in any way.
 fn never_reason(g: &Graph, cx: &PassCx<'_>, op: OpId, site: &Site<'_>, unit: &Unit) -> Option<String> {
-    if cx.config.keeps_float(&g.label(op)) {
+    let (name, op_type) = (g.label(op), g.op(op).qualified_type());
+    if cx.config.keeps_float(&name) || of_node(&cx.config.overrides, &name, &op_type).float == Some(true) {
         return Some("kept in float by request".into());
     }
     let infinite = |v: &&ValueId| cx.statistics.sketch(**v).is_some_and(|s| s.n_non_finite() > 0);
