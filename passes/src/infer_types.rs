@@ -2,12 +2,15 @@
 //!
 //! One walk in execution order. What the rows of `squint-ops` infer is joined with what the file declares,
 //! keeping the more precise of the two; an operator without a row, or one whose operands contradict it,
-//! falls back to the declaration. Nothing is ever an error here: an unknown shape only means that later
-//! passes know less.
+//! falls back to the declaration. What `If`, `Loop` and `Scan` give follows from a walk through their bodies
+//! (`infer_types/bodies.rs`). Nothing is ever an error here: an unknown shape only means that later passes know
+//! less.
+
+mod bodies;
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use squint_ir::{Dim, Model, Shape, ValueId, ValueTable};
-use squint_ops::{Fact, InferCx};
+use squint_ir::{Dim, Graph, GraphId, Model, OpId, Shape, Type, ValueId, ValueTable};
+use squint_ops::{Fact, InferCx, Row};
 
 /// The pass.
 pub(crate) struct InferTypes;
@@ -32,7 +35,11 @@ impl Pass for InferTypes {
         for (v, f) in inputs {
             facts.insert(v, f);
         }
-        cx.facts = infer(model, facts, &mut |node, problem| cx.notes.add(node, problem))?;
+        let mut walk = Walk::new(model);
+        cx.facts = walk.graph(model.main_id(), facts)?;
+        for (node, contradiction) in walk.contradictions {
+            cx.notes.add(node, contradiction);
+        }
         Ok(Changed::No)
     }
 }
@@ -53,43 +60,72 @@ pub(crate) fn infer_concrete(
         let seen = dims.get(*v).map(|d| d.iter().map(|n| Dim::from(*n)).collect());
         facts.insert(*v, Fact { shape: seen.or(declared.shape.clone()), ..declared });
     }
-    infer(model, facts, &mut |_, _| {})
+    Walk::new(model).graph(model.main_id(), facts)
 }
 
-fn infer(
-    model: &Model,
-    mut facts: ValueTable<Fact>,
-    contradiction: &mut dyn FnMut(String, String),
-) -> Result<ValueTable<Fact>, PassError> {
-    let g = model.main();
-    let known = |facts: &ValueTable<Fact>, v: ValueId| match g.konst(v) {
-        Some(t) => Fact::constant(t.clone()),
-        None => facts.get(v).cloned().or_else(|| g.ty(v).map(Fact::from_type)).unwrap_or_default(),
-    };
-    for op in g.topo().map_err(|c| PassError::Model(c.to_string()))? {
-        let node = g.op(op);
-        let results = g.results(op);
-        let inferred = squint_ops::row(&node.domain, &node.op_type).and_then(|row| {
-            let inputs: Vec<Option<Fact>> =
-                g.operands(op).into_iter().map(|v| v.map(|v| known(&facts, v))).collect();
-            let opset = model.opset(&node.domain).unwrap_or(1);
-            match (row.infer)(&InferCx { op: node, opset, inputs: &inputs, n_results: results.len() }) {
-                Ok(facts) => Some(facts),
-                Err(e) => {
-                    contradiction(g.label(op), format!("shapes of this {} contradict: {e}", node.op_type));
-                    None
-                }
+/// A walk through a graph and the bodies in it.
+struct Walk<'m> {
+    model: &'m Model,
+    /// Operators with what their operands say against each other.
+    contradictions: Vec<(String, String)>,
+    /// How many bodies the walk is inside of.
+    depth: usize,
+}
+
+impl<'m> Walk<'m> {
+    fn new(model: &'m Model) -> Walk<'m> {
+        Walk { model, contradictions: Vec::new(), depth: 0 }
+    }
+
+    /// The facts of all values that operators make, added to those of inputs and captured values.
+    fn graph(&mut self, id: GraphId, mut facts: ValueTable<Fact>) -> Result<ValueTable<Fact>, PassError> {
+        let g = self.model.graph(id);
+        for op in g.topo().map_err(|c| PassError::Model(c.to_string()))? {
+            let node = g.op(op);
+            let results = g.results(op);
+            let inferred = match squint_ops::row(&node.domain, &node.op_type) {
+                Some(_) if node.bodies().next().is_some() => self.owner_of_bodies(g, op, &facts)?,
+                Some(row) => self.operator(g, op, row, &facts),
+                None => Vec::new(),
+            };
+            let mut inferred = inferred.into_iter();
+            for v in results {
+                let fact = inferred.next().unwrap_or_default();
+                let Some(v) = v else { continue };
+                let declared = g.ty(v).map(Fact::from_type).unwrap_or_default();
+                facts.insert(v, join(fact, declared));
             }
-        });
-        let mut inferred = inferred.unwrap_or_default().into_iter();
-        for v in results {
-            let fact = inferred.next().unwrap_or_default();
-            let Some(v) = v else { continue };
-            let declared = g.ty(v).map(Fact::from_type).unwrap_or_default();
-            facts.insert(v, join(fact, declared));
+        }
+        Ok(facts)
+    }
+
+    fn operator(&mut self, g: &Graph, op: OpId, row: &Row, facts: &ValueTable<Fact>) -> Vec<Fact> {
+        let node = g.op(op);
+        let operand = |v: ValueId| match g.ty(v) {
+            // A fact says nothing of an optional, but its element is what this operator gives.
+            Some(Type::Optional(element)) if node.is("OptionalGetElement") => Fact::from_type(element),
+            _ => known(g, facts, v),
+        };
+        let inputs: Vec<Option<Fact>> = g.operands(op).into_iter().map(|v| v.map(operand)).collect();
+        let opset = self.model.opset(&node.domain).unwrap_or(1);
+        let n_results = g.results(op).len();
+        match (row.infer)(&InferCx { op: node, opset, inputs: &inputs, n_results }) {
+            Ok(facts) => facts,
+            Err(e) => {
+                let message = format!("shapes of this {} contradict: {e}", node.op_type);
+                self.contradictions.push((g.label(op), message));
+                Vec::new()
+            }
         }
     }
-    Ok(facts)
+}
+
+/// What is known of a value.
+fn known(g: &Graph, facts: &ValueTable<Fact>, v: ValueId) -> Fact {
+    match g.konst(v) {
+        Some(t) => Fact::constant(t.clone()),
+        None => facts.get(v).cloned().or_else(|| g.ty(v).map(Fact::from_type)).unwrap_or_default(),
+    }
 }
 
 /// The more precise of what is inferred and what is declared; inferred where they contradict, since

@@ -1,10 +1,11 @@
 """Shape inference of squint beside that of `onnx.shape_inference`, on the node cases of operators that have a row.
 
-usage: shapes.py --squint BINARY --zoo DIR --work DIR --report FILE
+usage: shapes.py --squint BINARY --zoo DIR --work DIR --report FILE [--check]
 
 Each case is stripped of the types of its inner values and results, so that nothing is left but inference; then both
-sides say what they find out about each result. The report, Markdown, lists the operators by outcome.
-`cargo xtask shapes` starts this script.
+sides say what they find out about each result. The report, Markdown, lists the operators by outcome, and those
+without a row. With `--check`, the file is compared with the report instead of written. `cargo xtask shapes` starts
+this script.
 """
 
 import argparse
@@ -33,16 +34,29 @@ def main() -> int:
     """Compares all cases; 0 if squint contradicts nowhere."""
     arguments = _arguments()
     cases = sorted(unpack_node_cases(arguments.zoo, arguments.work).rglob("*.onnx"))
+    if arguments.check and not cases:
+        print("no node cases, nothing to compare")
+        return 0
     with ThreadPoolExecutor() as pool:
-        outcomes = [found for found in pool.map(lambda path: _compare(path, arguments), cases) if found]
-    report = _report(outcomes, len(cases))
-    arguments.report.write_text(report)
-    print(report)
-    return int(any(outcome == "contradiction" for _, _, outcome, _ in outcomes))
+        found = list(pool.map(lambda path: _compare(path, arguments), cases))
+    outcomes = [item for item in found if isinstance(item, tuple)]
+    without_row = Counter(operator for item in found if isinstance(item, list) for operator in item)
+    report = _report(outcomes, without_row, len(cases))
+    if arguments.check:
+        fresh = arguments.report.read_text() == report
+        print(f"{arguments.report} is {'fresh' if fresh else 'stale: run `cargo xtask shapes`'}")
+    else:
+        fresh = True
+        arguments.report.write_text(report)
+        print(report)
+    contradictions = sum(outcome == "contradiction" for _, _, outcome, _ in outcomes)
+    failed = contradictions + int(not fresh)
+    print(f"{len(outcomes) - contradictions + int(fresh)} passed, {failed} failed")
+    return int(failed > 0)
 
 
-def _compare(path: Path, arguments: argparse.Namespace) -> tuple[str, str, str, str] | None:
-    """Operators, case, worst outcome over the results, and detail; `None` if an operator has no row."""
+def _compare(path: Path, arguments: argparse.Namespace) -> tuple[str, str, str, str] | list[str]:
+    """Operators, case, worst outcome over the results, and detail; or the operators that have no row."""
     model = onnx.load(path)
     operators = sorted({node.op_type for node in model.graph.node})
     results = _strip(model)
@@ -50,8 +64,8 @@ def _compare(path: Path, arguments: argparse.Namespace) -> tuple[str, str, str, 
     stripped.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, stripped)
     ours = _ours(arguments.squint, stripped)
-    if ours is None:
-        return None
+    if isinstance(ours, list):
+        return ours
     theirs = _theirs(model)
     label = ", ".join(operators)
     worst, detail = "equal", ""
@@ -72,15 +86,15 @@ def _strip(model: onnx.ModelProto) -> list[str]:
     return names
 
 
-def _ours(squint: Path, path: Path) -> dict[str, Knowledge] | None:
-    """What `squint inspect --types` says of each value; `None` if an operator has no row."""
+def _ours(squint: Path, path: Path) -> dict[str, Knowledge] | list[str]:
+    """What `squint inspect --types` says of each value; or the operators that have no row."""
     command = [squint, "inspect", path, "--types", "--format", "json", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
-        return None
+        return ["(not read)"]
     said = json.loads(done.stdout)
     if said["operators_without_inference"]:
-        return None
+        return said["operators_without_inference"]
     return {value["name"]: _knowledge(value["dtype"], value["dims"]) for value in said["values"]}
 
 
@@ -128,8 +142,8 @@ def _show(knowledge: Knowledge) -> str:
     return f"{dtype or 'unknown'}{shape}"
 
 
-def _report(outcomes: list, cases: int) -> str:
-    """Counts, operators by outcome, and each case that is not equal."""
+def _report(outcomes: list, without_row: Counter, cases: int) -> str:
+    """Counts, operators by outcome, an example of each that is not equal, and the operators without a row."""
     total = Counter(outcome for _, _, outcome, _ in outcomes)
     lines = [
         "# Shape inference against `onnx.shape_inference`",
@@ -153,6 +167,8 @@ def _report(outcomes: list, cases: int) -> str:
                 f"| {operator} | {len(found)} | {found[0][0]}: {found[0][1]} |"
                 for operator, found in sorted(by_operator.items())
             ]
+    lines += ["", "## without a row", "", "Nothing is inferred of their results; cases that have such an operator:", ""]
+    lines.append(", ".join(f"{operator} {count}" for operator, count in sorted(without_row.items())) + ".")
     return "\n".join(lines) + "\n"
 
 
@@ -162,6 +178,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--zoo", type=Path, required=True, help="folder of zoo models")
     parser.add_argument("--work", type=Path, required=True, help="folder for unpacked and stripped models")
     parser.add_argument("--report", type=Path, required=True, help="the file to write")
+    parser.add_argument("--check", action="store_true", help="compare the file instead")
     return parser.parse_args()
 
 

@@ -15,10 +15,12 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<bool> {
     start("files.py", arguments, |_| {})
 }
 
-/// Compares shape inference on the node cases and writes the report; whether squint contradicts nowhere.
+/// Compares shape inference on the node cases and writes the report, or with `--check` compares that, too; whether
+/// squint contradicts nowhere.
 pub(crate) fn shapes(arguments: Vec<String>) -> Result<bool> {
+    let (check, arguments): (Vec<_>, Vec<_>) = arguments.into_iter().partition(|a| a == "--check");
     start("shapes.py", arguments, |command| {
-        command.arg("--report").arg(build::repository().join(SHAPES)).stdout(Stdio::null());
+        command.arg("--report").arg(build::repository().join(SHAPES)).args(&check);
     })
 }
 

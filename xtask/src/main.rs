@@ -26,8 +26,9 @@ const USAGE: &str = "usage: cargo xtask TASK
         --squint  binary under test (default: build one in the dev profile)
   files [--zoo DIR] [--squint BINARY]
         read and write every model of the zoo and of the onnx package, and compare with onnx
-  shapes [--zoo DIR] [--squint BINARY]
+  shapes [--zoo DIR] [--squint BINARY] [--check]
         compare shape inference with onnx's on its node cases; rewrites docs/shape-inference.md
+        --check   only say whether that is fresh
   bench-calibration [--zoo DIR] [--squint BINARY]
         time and peak memory of `squint calibrate` on zoo models, for 64 and 640 samples (default: release profile)
   bench-graph [--squint BINARY]
