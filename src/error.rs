@@ -80,6 +80,7 @@ impl Error {
                     ExecuteError::Load { executor: TRACT, .. } | ExecuteError::Run { executor: TRACT, .. },
                 ),
             ) => Some("`--runtime onnxruntime` runs the float model with ONNX Runtime, if that is installed"),
+            Error::Load(e) if e.more > 0 => Some("`squint inspect MODEL --check` shows all that is wrong"),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 use crate::Error;
 use squint_ir::Model;
 use squint_ir::text::{self, PrintOptions};
-use squint_proto::{LoadOptions, SaveOptions};
+use squint_proto::{Examination, LoadOptions, SaveOptions};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -26,10 +26,25 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<(Model, Vec<Strin
     if !is_text(path) || path.is_dir() {
         return Ok(squint_proto::load_with_notes(path, options)?);
     }
+    Ok((load_text(path)?, Vec::new()))
+}
+
+/// Reads a model as far as it can be read, and says all that is wrong with the file. (In a text, reading ends at
+/// the first mistake.)
+///
+/// # Errors
+/// If there is nothing to be read.
+pub fn examine(path: &Path, options: &LoadOptions) -> Result<Examination, Error> {
+    if !is_text(path) || path.is_dir() {
+        return Ok(squint_proto::examine(path, options)?);
+    }
+    Ok(Examination { model: load_text(path)?, problems: Vec::new(), notes: Vec::new() })
+}
+
+fn load_text(path: &Path) -> Result<Model, Error> {
     let source = read_text(path)?;
-    let model = text::parse_with(&source, &mut text::generate)
-        .map_err(|source| Error::Text { path: path.to_owned(), source })?;
-    Ok((model, Vec::new()))
+    text::parse_with(&source, &mut text::generate)
+        .map_err(|source| Error::Text { path: path.to_owned(), source })
 }
 
 /// Reads a text file of bounded size.

@@ -40,7 +40,7 @@ pub use compile::{compare, convert, optimize, optimize_traced, plan, quantize, q
 pub use data::{DataError, DataOptions, Dataset};
 pub use error::Error;
 pub use evaluate::{Score, evaluate, score_by_command};
-pub use files::{is_text, load, load_with, save, save_with, write_whole};
+pub use files::{examine, is_text, load, load_with, save, save_with, write_whole};
 pub use library::find_onnxruntime;
 pub use sensitivity::sensitivity;
 pub use squint_ir as ir;
@@ -53,6 +53,6 @@ pub use squint_passes::config::{Config, OperatorFormat, Scheme};
 pub use squint_passes::evidence::{Evidence, GivenRanges, Known};
 pub use squint_passes::report::{Fate, NodeReport, Note, Report};
 pub use squint_passes::runner::{Hooks, Progress};
-pub use squint_proto::{External, LoadOptions, SaveOptions};
+pub use squint_proto::{Examination, External, LoadOptions, LoadProblem, SaveOptions};
 pub use squint_runtime::{OnnxRuntime, Tract};
 pub use squint_targets as targets;

@@ -315,6 +315,13 @@ fn weights_move_out_of_the_model_and_back() {
     std::fs::create_dir(shell.path("apart")).unwrap();
     shell.run("convert digits.onnx -o apart/d.onnx --external-data always");
     assert!(shell.path("apart/d.onnx.data").exists());
+    std::fs::create_dir(shell.path("kept")).unwrap();
+    shell.run("convert apart/d.onnx -o kept/other.onnx --external-data keep");
+    for (a, b) in [("apart/d.onnx", "kept/other.onnx"), ("apart/d.onnx.data", "kept/d.onnx.data")] {
+        assert!(std::fs::read(shell.path(a)).unwrap() == std::fs::read(shell.path(b)).unwrap(), "{b}");
+    }
+    shell.write("taken/d.onnx.data", b"of another model");
+    shell.run("convert apart/d.onnx -o taken/other.onnx --external-data keep");
     shell.run("convert apart/d.onnx -o back.onnx --external-data never");
     shell.run("diff digits.onnx back.onnx");
     assert!(!shell.path("back.onnx.data").exists());
@@ -348,7 +355,8 @@ fn models_that_are_none() {
     shell.write("empty.onnx", b"");
     std::fs::create_dir(shell.path("folder.onnx")).unwrap();
     shell.write("syntax.onnxtxt", MODEL.replace("Gemm (x, w, b)", "Gemm (x, w, b").as_bytes());
-    shell.write("cycle.onnx", &cyclic());
+    shell.write("cycle.onnx", &cyclic(&[]));
+    shell.write("broken.onnx", &cyclic(&broken_parts()));
     let mut model = text::parse(MODEL).unwrap();
     let weights = squint::ir::Tensor::from_f32(&[512, 2], &[0.5; 1024]);
     model.main_mut().add_const("unused", weights);
@@ -356,10 +364,14 @@ fn models_that_are_none() {
     squint_proto::save(&model, &shell.path("external.onnx"), &external).unwrap();
     std::fs::remove_file(shell.path("external.onnx.data")).unwrap();
     shell.write("x.npz", &samples());
-    for name in ["none", "truncated", "folder", "text", "empty", "cycle", "external"] {
+    for name in ["none", "truncated", "folder", "text", "empty", "cycle", "external", "broken"] {
         shell.run(&format!("quantize {name}.onnx -o q.onnx --data x.npz"));
     }
     shell.run("inspect cycle.onnx --check");
+    shell.run("inspect broken.onnx --check");
+    let contradiction = MODEL.replace("float[N,4] x", "float[N,5] x");
+    shell.write("contradiction.onnxtxt", contradiction.as_bytes());
+    shell.run("inspect contradiction.onnxtxt --check");
     shell.run("print syntax.onnxtxt");
     assert!(!shell.path("q.onnx").exists());
     shell.check("model-errors");
@@ -483,23 +495,50 @@ fn outputs_that_cannot_be_written() {
     shell.check("output-errors");
 }
 
-/// A model in which `a` and `b` wait for each other. Its bytes are written by hand: no tool makes such a
-/// file.
-fn cyclic() -> Vec<u8> {
-    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
-        [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
-    }
-    let node = |input: &[u8], output: &[u8]| {
-        field(
-            1,
-            &[field(1, b"x"), field(1, input), field(2, output), field(3, output), field(4, b"Add")].concat(),
-        )
+/// A field of a message.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
+}
+
+/// `output = Add (x, input)`, of the name `name`.
+fn add(input: &[u8], output: &[u8], name: &[u8]) -> Vec<u8> {
+    field(1, &[field(1, b"x"), field(1, input), field(2, output), field(3, name), field(4, b"Add")].concat())
+}
+
+/// Parts of a graph with a constant that is too short, one with a negative length, a name that nothing defines and
+/// one that two nodes define.
+fn broken_parts() -> Vec<u8> {
+    // TensorProto: dims, data_type float, name, raw_data.
+    let tensor = |name: &[u8], dim: &[u8]| {
+        field(5, &[&[1 << 3], dim, &[2 << 3, 1], &field(8, name)[..], &field(9, &[0; 4])].concat())
     };
+    let negative = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+    [
+        tensor(b"short", &[2]),
+        tensor(b"negative", &negative),
+        add(b"missing", b"c", b"c"),
+        add(b"c", b"a", b"again"),
+    ]
+    .concat()
+}
+
+/// A model in which `a` and `b` wait for each other, with more parts in its graph. Its bytes are written by hand: no
+/// tool makes such a file.
+fn cyclic(parts: &[u8]) -> Vec<u8> {
+    let node = |input: &[u8], output: &[u8]| add(input, output, output);
     // TensorProto float, shape [1].
     let ty = field(2, &field(1, &[vec![1 << 3, 1], field(2, &field(1, &[1 << 3, 1]))].concat()));
     let value = |number: u8, name: &[u8]| field(number, &[field(1, name), ty.clone()].concat());
-    let graph =
-        [node(b"b", b"a"), node(b"a", b"b"), field(2, b"g"), value(11, b"x"), value(12, b"b")].concat();
+    let graph = [
+        node(b"b", b"a"),
+        node(b"a", b"b"),
+        field(2, b"g"),
+        parts.to_vec(),
+        value(11, b"x"),
+        value(12, b"b"),
+    ]
+    .concat();
     // ir_version 8, the graph, opset 17.
-    [vec![1 << 3, 8], field(7, &graph), field(8, &[2 << 3, 17])].concat()
+    let length = [graph.len() as u8 | 0x80, (graph.len() >> 7) as u8];
+    [&[1 << 3, 8, 7 << 3 | 2], &length[..], &graph, &field(8, &[2 << 3, 17])].concat()
 }

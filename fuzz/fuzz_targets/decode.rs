@@ -1,4 +1,4 @@
-//! Any bytes are a model or an error, and any model can be verified and printed.
+//! Any bytes are a model or an error, and any model, also one that is read only in part, can be verified and printed.
 
 #![no_main]
 
@@ -8,7 +8,8 @@ use squint_ir::text::{PrintOptions, print};
 use squint_ir::verify::verify;
 
 fuzz_target!(|data: &[u8]| {
-    if let Ok(model) = squint_proto::from_bytes(Bytes::copy_from_slice(data), None) {
+    if let Ok(examined) = squint_proto::examine_bytes(Bytes::copy_from_slice(data), None) {
+        let model = examined.model;
         for violation in verify(&model) {
             let _ = violation.diagnostic(&model).to_string();
         }

@@ -19,7 +19,7 @@ const MODELS: &[(&str, &str)] = &[
         r#"<ir_version: 11, opset_import: ["" : 23]> g (float[2,2] x) => (float[2,2] y)
            <float[2] a = {1.5, -0.0}, int64[3] b = {1, -2, 3}, uint8[2] c = {0, 255}, bool[2] d = {1, 0},
             string[2] e = {"a", "b\"c"}, float16[2] f = {15360, 0}, int4[3] h = {-8, 7, 1}, double[1] i = {2.5},
-            float8e4m3fn[2] j = {1, 2}, uint2[5] k = {0, 1, 2, 3, 1}, complex64[1] l = {1, 2}, int32 m = {7}>
+            float8e4m3fn[2] j = {1, 2}, float6e2m3[5] n = {1, 2, 3, 4, 63}, uint2[5] k = {0, 1, 2, 3, 1}, complex64[1] l = {1, 2}, int32 m = {7}>
            { y = Add (x, a) }"#,
     ),
     (
@@ -53,7 +53,7 @@ const MODELS: &[(&str, &str)] = &[
     (
         "types",
         r#"<ir_version: 8, opset_import: ["" : 17]>
-           g (seq(float[N]) s, optional(int64) o, map(string, float[]) m, sparse_tensor(float[2]) p, float z)
+           g (seq(float[N]) s, optional(int64) o, map(string, float[]) m, sparse_tensor(float[2]) p, opaque(a.b, C) q, float z)
              => (int64 y) { y = SequenceLength (s) }"#,
     ),
     (

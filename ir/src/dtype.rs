@@ -84,6 +84,10 @@ dtypes! {
     Uint2 = 25, "uint2", 2;
     /// Signed 2 bits, four to a byte.
     Int2 = 26, "int2", 2;
+    /// 2 exponent and 3 mantissa bits, four to three bytes (OCP Microscaling Formats 1.0).
+    Float6e2m3 = 27, "float6e2m3", 6;
+    /// 3 exponent and 2 mantissa bits, four to three bytes (OCP Microscaling Formats 1.0).
+    Float6e3m2 = 28, "float6e3m2", 6;
 }
 
 impl DType {
@@ -111,6 +115,8 @@ impl DType {
                 | Float8e5m2fnuz
                 | Float4e2m1
                 | Float8e8m0
+                | Float6e2m3
+                | Float6e3m2
         )
     }
 
@@ -166,6 +172,7 @@ mod tests {
     fn sub_byte_types_are_packed() {
         assert_eq!(DType::Int4.packed_len(3), Some(2));
         assert_eq!(DType::Uint2.packed_len(5), Some(2));
+        assert_eq!([1, 2, 3, 4, 5].map(|n| DType::Float6e3m2.packed_len(n)), [1, 2, 3, 3, 4].map(Some));
         assert_eq!(DType::Double.packed_len(usize::MAX), None);
     }
 }

@@ -36,6 +36,17 @@ pub struct FileSlice {
     pub path: Arc<Path>,
     /// Byte offset in it.
     pub offset: u64,
+    /// What the model says of where its external data lie: the keys `location`, `offset`, `length`, `checksum`
+    /// and others, as they are written there. `None` for data inside the model's own file.
+    pub external: Option<Arc<[(String, String)]>>,
+}
+
+impl FileSlice {
+    /// The path of external data as the model names it, relative to the model's folder.
+    pub fn location(&self) -> Option<&str> {
+        let entries = self.external.as_deref()?;
+        entries.iter().find(|(key, _)| key == "location").map(|(_, value)| value.as_str())
+    }
 }
 
 /// Why bytes do not make a tensor.
@@ -275,24 +286,48 @@ impl Tensor {
             Float4e2m1 => {
                 Box::new(self.packed(4).map(|x| minifloat((x & 8) << 4 | x & 7, 2, 1, 1, Special::None)))
             }
+            Float6e2m3 => Box::new(self.packed(6).map(|x| minifloat(sign_of_six(x), 2, 3, 1, Special::None))),
+            Float6e3m2 => Box::new(self.packed(6).map(|x| minifloat(sign_of_six(x), 3, 2, 3, Special::None))),
             _ => Box::new(self.to_i64s().unwrap_or_default().into_iter().map(|x| x as f64)),
         }
     }
 
+    /// The bits of each element of a type of less than a byte, as an unsigned integer.
+    pub(crate) fn codes(&self) -> impl Iterator<Item = u8> + '_ {
+        debug_assert!((1..8).contains(&self.dtype.bits()), "invariant: elements are packed");
+        self.packed(self.dtype.bits())
+    }
+
+    /// Elements of fewer than 8 bits from a stream that begins with the lowest bit of the first byte.
     fn packed(&self, bits: usize) -> impl Iterator<Item = u8> + '_ {
-        let (b, per) = (self.bytes(), 8 / bits);
-        (0..self.len()).map(move |i| b[i / per] >> (i % per * bits) & ((1u16 << bits) - 1) as u8)
+        let b = self.bytes();
+        (0..self.len()).map(move |i| {
+            let at = i * bits;
+            let next = b.get(at / 8 + 1).copied().unwrap_or(0);
+            let window = u16::from_le_bytes([b[at / 8], next]) >> (at % 8);
+            (window & ((1 << bits) - 1)) as u8
+        })
     }
 }
 
-/// Packs integers of 2 or 4 bits, lowest bits first, as ONNX stores them.
+/// Packs integers of 2, 4 or 6 bits as ONNX stores them: a stream of bits, the lowest bit of the first byte
+/// first. An element of 6 bits may lie in two bytes.
 pub fn pack_bits(values: impl ExactSizeIterator<Item = i64>, bits: usize) -> Bytes {
-    let per = 8 / bits;
-    let mut out = vec![0u8; values.len().div_ceil(per)];
+    let mut out = vec![0u8; (values.len() * bits).div_ceil(8)];
     for (i, v) in values.enumerate() {
-        out[i / per] |= (v as u8 & ((1u16 << bits) - 1) as u8) << (i % per * bits);
+        let at = i * bits;
+        let [low, high] = ((v as u16 & ((1 << bits) - 1)) << (at % 8)).to_le_bytes();
+        out[at / 8] |= low;
+        if high != 0 {
+            out[at / 8 + 1] |= high;
+        }
     }
     out.into()
+}
+
+/// A float of 6 bits with its sign moved to bit 7.
+fn sign_of_six(x: u8) -> u8 {
+    (x & 0x20) << 2 | x & 0x1f
 }
 
 fn chunks<const N: usize>(b: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
@@ -358,6 +393,22 @@ mod tests {
         assert_eq!(t.to_i64s().unwrap(), [-8, 7, -1]);
         let t = Tensor::raw(DType::Int2, &[5], pack_bits([-2i64, 1, -1, 0, 1].into_iter(), 2)).unwrap();
         assert_eq!(t.to_i64s().unwrap(), [-2, 1, -1, 0, 1]);
+    }
+
+    #[test]
+    fn six_bit_floats_are_four_to_three_bytes() {
+        // `byte0 = x0 | ((x1 & 0x3) << 6); byte1 = (x1 >> 2) | ((x2 & 0xF) << 4); byte2 = (x2 >> 4) | (x3 << 2)`,
+        // says the comment on `TensorProto.raw_data`.
+        let codes = [0x1f, 0x3f, 0x08, 0x21, 0x2a];
+        let raw = pack_bits(codes.into_iter(), 6);
+        let [x0, x1, x2, x3] = [0x1f, 0x3f, 0x08, 0x21u8];
+        let first = [x0 | (x1 & 3) << 6, x1 >> 2 | (x2 & 15) << 4, x2 >> 4 | x3 << 2];
+        assert_eq!(raw[..], [&first[..], &[0x2a]].concat());
+        let t = Tensor::raw(DType::Float6e2m3, &[5], raw.clone()).unwrap();
+        assert_eq!(t.codes().map(i64::from).collect::<Vec<_>>(), codes);
+        assert_eq!(t.to_f64s(), [7.5, -7.5, 1.0, -0.125, -1.25]);
+        let t = Tensor::raw(DType::Float6e3m2, &[5], raw).unwrap();
+        assert_eq!(t.to_f64s(), [28.0, -28.0, 0.5, -0.0625, -0.75]);
     }
 
     #[test]

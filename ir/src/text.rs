@@ -43,7 +43,7 @@ pub use error::TextError;
 pub use generate::generate;
 pub use literal::ExternalRef;
 pub use print::NodeLine;
-pub(crate) use print_value::write_name;
+pub(crate) use print_value::{is_qualified, write_name};
 
 use crate::{GraphId, Model, OpId, Tensor, ValueId};
 

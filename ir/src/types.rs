@@ -40,8 +40,16 @@ pub enum Type {
     Optional(Box<Type>),
     /// A map from a key type to values of one type.
     Map(DType, Box<Type>),
-    /// A type this IR does not interpret (an opaque domain type), encoded as in the file.
-    Opaque(bytes::Bytes),
+    /// A type of a domain of its own, which only its operators know.
+    Opaque {
+        /// The domain; empty for `ai.onnx`.
+        domain: String,
+        /// The name in that domain.
+        name: String,
+    },
+    /// A type this IR cannot say (of an element type newer than the schema), encoded as in the file. It has no
+    /// textual form.
+    Encoded(bytes::Bytes),
 }
 
 impl Type {
@@ -129,7 +137,19 @@ impl fmt::Display for Type {
             Type::Sequence(t) => write!(f, "seq({t})"),
             Type::Optional(t) => write!(f, "optional({t})"),
             Type::Map(k, t) => write!(f, "map({k}, {t})"),
-            Type::Opaque(_) => f.write_str("opaque()"),
+            Type::Opaque { domain, name } => {
+                let part = |f: &mut fmt::Formatter<'_>, text: &str| match text {
+                    "" => Ok(()),
+                    _ if crate::text::is_qualified(text) => f.write_str(text),
+                    _ => crate::text::write_name(f, text),
+                };
+                f.write_str("opaque(")?;
+                part(f, domain)?;
+                f.write_str(if domain.is_empty() { "" } else { ", " })?;
+                part(f, name)?;
+                f.write_str(")")
+            }
+            Type::Encoded(_) => f.write_str("opaque()"),
         }
     }
 }

@@ -10,8 +10,10 @@ use std::path::PathBuf;
 pub struct LoadError {
     /// The file, unless the model came from memory.
     pub path: Option<PathBuf>,
-    /// What is wrong with it.
+    /// What is wrong with it, the first thing if there are several.
     pub problem: LoadProblem,
+    /// How many more things are wrong with it; [`crate::examine`] gives them all.
+    pub more: usize,
 }
 
 impl fmt::Display for LoadError {
@@ -19,6 +21,11 @@ impl fmt::Display for LoadError {
         match &self.path {
             Some(path) => write!(f, "cannot load `{}`: {}", path.display(), self.problem),
             None => write!(f, "cannot read the model: {}", self.problem),
+        }?;
+        match self.more {
+            0 => Ok(()),
+            1 => f.write_str(" (and 1 more problem)"),
+            n => write!(f, " (and {n} more problems)"),
         }
     }
 }
@@ -27,7 +34,7 @@ impl std::error::Error for LoadError {}
 
 impl LoadProblem {
     pub(crate) fn at(self, path: Option<PathBuf>) -> LoadError {
-        LoadError { path, problem: self }
+        LoadError { path, problem: self, more: 0 }
     }
 }
 
@@ -130,8 +137,8 @@ pub enum LoadProblem {
     Duplicate {
         /// The graph.
         graph: String,
-        /// The names, in order of occurrence.
-        names: Vec<String>,
+        /// The names with what defines them again, in order of occurrence.
+        names: Vec<Mention>,
     },
     /// Names are used that no scope defines.
     #[error("{graph} uses {}, which nothing defines", list(names))]
@@ -139,7 +146,7 @@ pub enum LoadProblem {
         /// The graph.
         graph: String,
         /// The names with their users, in order of occurrence.
-        names: Vec<String>,
+        names: Vec<Mention>,
     },
     /// A field that a model cannot do without is missing.
     #[error("{0}")]
@@ -185,9 +192,24 @@ pub enum SaveError {
     },
 }
 
+/// A name, and where in the graph it stands. Displayed as `` `x` (node `conv1`) ``.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mention {
+    /// The name.
+    pub name: String,
+    /// What says it, for example ``node `conv1` ``.
+    pub by: String,
+}
+
+impl fmt::Display for Mention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` ({})", self.name, self.by)
+    }
+}
+
 /// At most ten names in backticks.
-fn list(names: &[String]) -> String {
-    let mut text = names.iter().take(10).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+fn list(names: &[Mention]) -> String {
+    let mut text = names.iter().take(10).map(Mention::to_string).collect::<Vec<_>>().join(", ");
     if names.len() > 10 {
         text.push_str(&format!(" and {} more", names.len() - 10));
     }

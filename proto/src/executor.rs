@@ -28,7 +28,7 @@ pub struct ExecutorModel {
 /// # Errors
 /// If a graph has a cycle.
 pub fn encode_for_executor(model: &Model) -> Result<ExecutorModel, SaveError> {
-    let mut proto = export::model(model)?;
+    let mut proto = export::model(model, false)?;
     let files = Files::of(model);
     let Some(dir) = files.best_folder() else {
         return Ok(ExecutorModel { bytes: proto.encode_to_vec(), dir: None });

@@ -13,12 +13,13 @@ use crate::onnx::{
 use crate::types::{export_entries, text};
 use crate::{attribute, tensor, types};
 use prost::Message;
-use squint_ir::{Function, Graph, GraphId, Model, OpId, Type, Value, ValueId, ValueTable};
+use squint_ir::{Function, Graph, GraphId, Model, OpId, Value, ValueId, ValueTable};
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-/// The message of a model.
-pub(crate) fn model(model: &Model) -> Result<ModelProto, SaveError> {
+/// The message of a model. With `keep`, tensors from external files refer to them as they did; otherwise all data
+/// are in the message.
+pub(crate) fn model(model: &Model, keep: bool) -> Result<ModelProto, SaveError> {
     let mut proto = ModelProto::decode(model.residue.clone()).map_err(|_| residue("the model"))?;
     proto.ir_version = Some(model.ir_version);
     proto.opset_import = opsets(&model.opsets);
@@ -28,7 +29,7 @@ pub(crate) fn model(model: &Model) -> Result<ModelProto, SaveError> {
     proto.model_version = model.model_version;
     proto.doc_string = text(&model.doc);
     proto.metadata_props = export_entries(&model.metadata);
-    let export = Export { model };
+    let export = Export { model, keep };
     proto.graph = Some(export.graph(model.main_id(), None)?);
     proto.functions = model.functions.iter().map(|f| export.function(f)).collect::<Result<_, _>>()?;
     Ok(proto)
@@ -44,6 +45,7 @@ struct Outer<'a, 'm> {
 
 struct Export<'m> {
     model: &'m Model,
+    keep: bool,
 }
 
 impl<'m> Export<'m> {
@@ -60,13 +62,15 @@ impl<'m> Export<'m> {
         proto.doc_string = text(&g.doc);
         proto.metadata_props = export_entries(&g.metadata);
         proto.input = g.inputs.iter().map(|v| declaration(g, *v, &names)).collect::<Result<_, _>>()?;
+        let own = std::mem::take(&mut proto.output);
         proto.output = g.outputs.iter().map(|v| declaration(g, *v, &names)).collect::<Result<_, _>>()?;
+        restore_outputs(g, own, &mut proto.output);
         let order = g.topo()?;
         proto.node = order.iter().map(|op| self.node(g, *op, &names)).collect::<Result<_, _>>()?;
         for v in g.values() {
             let value = g.value(v);
             if let Some(t) = &value.konst {
-                proto.initializer.push(tensor::export(t, Some(name(&names, v)))?);
+                proto.initializer.push(tensor::export(t, Some(name(&names, v)), self.keep)?);
             }
             let rest = value_residue(value)?;
             proto.sparse_initializer.extend(rest.sparse_initializer.into_iter().map(|mut t| {
@@ -103,7 +107,8 @@ impl<'m> Export<'m> {
                 .attributes
                 .iter()
                 .map(|a| {
-                    attribute::export(a, &mut |g| self.graph(g, Some(Outer { captures: &captures, names })))
+                    let mut body = |g| self.graph(g, Some(Outer { captures: &captures, names }));
+                    attribute::export(a, self.keep, &mut body)
                 })
                 .collect::<Result<_, _>>()?,
             doc_string: text(&op.doc),
@@ -126,12 +131,20 @@ impl<'m> Export<'m> {
         proto.attribute_proto = f
             .defaults
             .iter()
-            .map(|a| attribute::export(a, &mut |g| self.graph(g, None)))
+            .map(|a| attribute::export(a, self.keep, &mut |g| self.graph(g, None)))
             .collect::<Result<_, _>>()?;
         proto.opset_import = opsets(&f.opsets);
+        // A function has types of its inputs and outputs among those of its inner values, if at all.
+        let mut listed = HashSet::new();
+        let ends = body.input.iter().chain(&body.output);
+        let says_more = |i: &&ValueInfoProto| {
+            i.r#type.is_some() || i.doc_string.is_some() || !i.metadata_props.is_empty()
+        };
+        proto.value_info =
+            ends.filter(says_more).filter(|i| listed.insert(i.name().to_owned())).cloned().collect();
+        proto.value_info.extend(body.value_info);
         proto.input = body.input.into_iter().map(name).collect();
         proto.output = body.output.into_iter().map(name).collect();
-        proto.value_info = body.value_info;
         // A function has no initializers: its constants are nodes.
         proto.node = body.initializer.into_iter().map(constant).chain(body.node).collect();
         Ok(proto)
@@ -172,6 +185,19 @@ fn name<'a>(names: &'a Names<'_>, v: ValueId) -> &'a str {
     names.get(v).map_or("", |n| n)
 }
 
+/// Gives outputs that are inputs too, or outputs twice, the declarations that they had as outputs.
+fn restore_outputs(g: &Graph, own: Vec<ValueInfoProto>, outputs: &mut [ValueInfoProto]) {
+    if own.len() != outputs.len() {
+        return;
+    }
+    let twice = |v: &ValueId| g.outputs.iter().filter(|o| *o == v).count() > 1;
+    for ((v, own), output) in g.outputs.iter().zip(own).zip(outputs) {
+        if own.name == output.name && (g.is_input(*v) || twice(v)) {
+            *output = own;
+        }
+    }
+}
+
 /// Declared types of everything between inputs and outputs.
 fn value_info(g: &Graph, order: &[OpId], names: &Names<'_>) -> Result<Vec<ValueInfoProto>, SaveError> {
     let mut done: ValueTable<()> = ValueTable::new();
@@ -205,28 +231,14 @@ fn declaration(g: &Graph, v: ValueId, names: &Names<'_>) -> Result<ValueInfoProt
 }
 
 /// The type of a value as the file had it, denotations and all, if it still is that type.
-fn declared_type(value: &Value) -> Result<Option<TypeProto>, SaveError> {
+pub(crate) fn declared_type(value: &Value) -> Result<Option<TypeProto>, SaveError> {
     let Some(ty) = &value.ty else { return Ok(None) };
     let kept = value_residue(value)?.value_info.into_iter().next().and_then(|info| info.r#type);
     let holds = |kept: &TypeProto| {
         let kept = types::import(kept);
-        kept == *ty || (value.konst.is_some() && is_vaguer(&kept, ty))
+        kept == *ty || (value.konst.is_some() && types::is_vaguer(&kept, ty))
     };
     Ok(Some(kept.filter(holds).unwrap_or_else(|| types::export(ty))))
-}
-
-/// True if a tensor type says the same as another, or less.
-fn is_vaguer(vague: &Type, ty: &Type) -> bool {
-    if vague.dtype().is_none() || vague.dtype() != ty.dtype() {
-        return false;
-    }
-    match (vague.shape(), ty.shape()) {
-        (None, _) => true,
-        (Some(a), Some(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.known().is_none() || a == b)
-        }
-        (Some(_), None) => false,
-    }
 }
 
 fn value_residue(value: &Value) -> Result<GraphProto, SaveError> {

@@ -6,10 +6,13 @@
 //! that folder: no absolute path, no `..`, no symbolic link out of it.
 
 use crate::error::LoadProblem;
+use crate::load::LoadOptions;
 use crate::onnx::TensorProto;
+use crate::types;
 use bytes::Bytes;
+use sha1::{Digest, Sha1};
 use squint_ir::FileSlice;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -51,7 +54,11 @@ impl Mapped {
     pub(crate) fn locate(&self, slice: &Bytes) -> Option<FileSlice> {
         let offset = (slice.as_ptr() as usize).checked_sub(self.bytes.as_ptr() as usize)?;
         let inside = offset.checked_add(slice.len()).is_some_and(|end| end <= self.bytes.len());
-        (inside && !slice.is_empty()).then(|| FileSlice { path: self.path.clone(), offset: offset as u64 })
+        (inside && !slice.is_empty()).then(|| FileSlice {
+            path: self.path.clone(),
+            offset: offset as u64,
+            external: None,
+        })
     }
 }
 
@@ -61,15 +68,17 @@ pub(crate) struct Files {
     pub(crate) model: Option<Mapped>,
     /// Folder that external locations are relative to.
     pub(crate) folder: Option<PathBuf>,
-    pub(crate) anywhere: bool,
-    pub(crate) mmap: bool,
+    options: LoadOptions,
     /// External files by location.
     opened: HashMap<String, Mapped>,
+    /// Locations with the checksums that have been looked at.
+    compared: HashSet<(String, String)>,
 }
 
 impl Files {
-    pub(crate) fn new(model: Option<Mapped>, folder: Option<PathBuf>, anywhere: bool, mmap: bool) -> Files {
-        Files { model, folder, anywhere, mmap, opened: HashMap::new() }
+    pub(crate) fn new(model: Option<Mapped>, folder: Option<PathBuf>, options: &LoadOptions) -> Files {
+        let options = options.clone();
+        Files { model, folder, options, opened: HashMap::new(), compared: HashSet::new() }
     }
 
     /// The bytes of a tensor with external data, and where they lie. `expected` is the length that the
@@ -101,7 +110,7 @@ impl Files {
         let length = number("length")?.unwrap_or(expected);
         if !self.opened.contains_key(&location) {
             let path = self.contained(&location).map_err(&fail)?;
-            let file = Mapped::open(&path, self.mmap).map_err(|e| fail(e.to_string()))?;
+            let file = Mapped::open(&path, self.options.mmap).map_err(|e| fail(e.to_string()))?;
             self.opened.insert(location.clone(), file);
         }
         let file = &self.opened[&location];
@@ -112,7 +121,17 @@ impl Files {
                 "is too short: {length} bytes at offset {offset}, the file has {have}"
             )));
         };
-        let source = FileSlice { path: file.path.clone(), offset: offset as u64 };
+        if let Some(given) = key("checksum").filter(|_| self.options.verify_checksums)
+            && self.compared.insert((location.clone(), given.to_owned()))
+        {
+            let found = hexadecimal(&Sha1::digest(&file.bytes));
+            if !found.eq_ignore_ascii_case(given) {
+                return Err(fail(format!("has the SHA-1 checksum {found}, the model says {given}")));
+            }
+        }
+        let entries = types::import_entries(tensor.external_data.clone());
+        let source =
+            FileSlice { path: file.path.clone(), offset: offset as u64, external: Some(entries.into()) };
         Ok((file.bytes.slice(offset..end), source))
     }
 
@@ -125,7 +144,7 @@ impl Files {
             return Err("is named nowhere: the key `location` is missing".into());
         }
         let path = folder.join(relative);
-        if self.anywhere {
+        if self.options.allow_external_anywhere {
             return Ok(path);
         }
         if !relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
@@ -143,6 +162,10 @@ impl Files {
         }
         Ok(target)
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// The folder of a file; the current one for a bare name.

@@ -5,15 +5,21 @@
 //! the outputs are looked up. A name that a body does not define is looked for in the scopes around it
 //! (`onnx/docs/IR.md`, "Names Within a Graph"), and becomes a captured value in each scope on the way.
 //!
+//! What is wrong does not end the reading: it is noted ([`Findings`]) and reading goes on with what there is, so
+//! that everything wrong can be told at once. Such a model is for looking at, not for compiling: a constant that
+//! cannot be read has a type and no data, a name defined twice belongs to the first, and a name that nothing
+//! defines is a value without a source.
+//!
 //! What the IR has no place for goes into the `residue` of the nearest struct, encoded: for a model a
 //! `ModelProto`, for an operator a `NodeProto`, for a graph a `GraphProto`, and for a value a `GraphProto`
 //! whose entries are all about that value. [`crate::export`] merges it back.
 
-use crate::error::LoadProblem;
+use crate::error::{LoadProblem, Mention};
 use crate::files::Files;
+use crate::load::Findings;
 use crate::onnx::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
-use crate::onnx::{SparseTensorProto, attribute_proto::AttributeType};
-use crate::{attribute, tensor, types};
+use crate::onnx::{SparseTensorProto, TensorProto, attribute_proto::AttributeType};
+use crate::{attribute, export, external, tensor, types};
 use bytes::Bytes;
 use prost::Message;
 use squint_ir::graph::Op;
@@ -23,13 +29,21 @@ use squint_ir::{
 use std::sync::Arc;
 
 /// Reads a model. External data comes from `files`.
-pub(crate) fn model(mut proto: ModelProto, files: &mut Files) -> Result<Model, LoadProblem> {
+///
+/// # Errors
+/// If there is no graph.
+pub(crate) fn model(
+    mut proto: ModelProto,
+    files: &mut Files,
+    findings: &mut Findings,
+) -> Result<Model, LoadProblem> {
     let graph = proto
         .graph
         .take()
         .ok_or(LoadProblem::Incomplete("the model has no graph: the file may be truncated"))?;
     if proto.opset_import.is_empty() && proto.ir_version() >= 3 {
-        return Err(LoadProblem::Incomplete("the model imports no operator set: the file may be truncated"));
+        let what = "the model imports no operator set: the file may be truncated";
+        findings.problems.push(LoadProblem::Incomplete(what));
     }
     let mut model = Model::new(graph.name(), 1);
     model.ir_version = proto.ir_version();
@@ -40,6 +54,13 @@ pub(crate) fn model(mut proto: ModelProto, files: &mut Files) -> Result<Model, L
     model.model_version = proto.model_version;
     model.doc = proto.doc_string.take().unwrap_or_default();
     model.metadata = types::import_entries(std::mem::take(&mut proto.metadata_props));
+    for info in &mut proto.training_info {
+        for graph in info.initialization.iter_mut().chain(&mut info.algorithm) {
+            external::visit(graph, &mut |t, _| {
+                findings.problems.extend(tensor::inline(t, "training information", files).err());
+            });
+        }
+    }
     let residue = ModelProto {
         training_info: std::mem::take(&mut proto.training_info),
         configuration: std::mem::take(&mut proto.configuration),
@@ -47,10 +68,10 @@ pub(crate) fn model(mut proto: ModelProto, files: &mut Files) -> Result<Model, L
     };
     model.residue = encode(&residue);
     let main = model.main_id();
-    let mut import = Import { model, files, scopes: Vec::new() };
-    import.scope(Scope { graph: main, owner: None }, graph)?;
+    let mut import = Import { model, files, findings, scopes: Vec::new() };
+    import.scope(Scope { graph: main, owner: None }, graph);
     for f in std::mem::take(&mut proto.functions) {
-        let f = import.function(f)?;
+        let f = import.function(f);
         import.model.functions.push(f);
     }
     Ok(import.model)
@@ -66,6 +87,7 @@ struct Scope {
 struct Import<'f> {
     model: Model,
     files: &'f mut Files,
+    findings: &'f mut Findings,
     /// The graph being read and those around it, outermost first.
     scopes: Vec<Scope>,
 }
@@ -81,37 +103,42 @@ impl Import<'_> {
         format!("graph `{}`", self.graph().name)
     }
 
-    fn scope(&mut self, scope: Scope, proto: GraphProto) -> Result<(), LoadProblem> {
+    /// What to call something of the current graph in errors.
+    fn within(&mut self, what: String) -> String {
+        if self.scopes.len() > 1 { format!("{what} of {}", self.place()) } else { what }
+    }
+
+    fn scope(&mut self, scope: Scope, proto: GraphProto) {
         self.scopes.push(scope);
         let outer = self.scopes.len().checked_sub(2).map(|i| self.scopes[i].graph);
         self.graph().owner = outer.zip(scope.owner);
-        self.body(proto)?;
+        self.body(proto);
         self.scopes.pop();
-        Ok(())
     }
 
-    fn body(&mut self, mut proto: GraphProto) -> Result<(), LoadProblem> {
+    fn body(&mut self, mut proto: GraphProto) {
         let g = self.graph();
         g.name = proto.name.take().unwrap_or_default();
         g.doc = proto.doc_string.take().unwrap_or_default();
         g.metadata = types::import_entries(std::mem::take(&mut proto.metadata_props));
         let mut duplicates = Vec::new();
         for t in std::mem::take(&mut proto.initializer) {
-            self.initializer(t, &mut duplicates)?;
+            self.initializer(t, &mut duplicates);
         }
         for t in std::mem::take(&mut proto.sparse_initializer) {
-            self.sparse_initializer(t, &mut duplicates)?;
+            self.sparse_initializer(t, &mut duplicates);
         }
         let mut inputs = ValueTable::new();
         for info in std::mem::take(&mut proto.input) {
             self.input(info, &mut inputs, &mut duplicates);
         }
-        self.results(&proto.node, &mut duplicates);
+        let results = self.results(&proto.node, &mut duplicates);
         if !duplicates.is_empty() {
-            return Err(LoadProblem::Duplicate { graph: self.place(), names: duplicates });
+            let problem = LoadProblem::Duplicate { graph: self.place(), names: duplicates };
+            self.findings.problems.push(problem);
         }
         for info in &proto.output {
-            self.declare(info, &inputs);
+            self.declare_output(info, &inputs);
         }
         let mut residue = GraphProto::default();
         for info in std::mem::take(&mut proto.value_info) {
@@ -125,72 +152,108 @@ impl Import<'_> {
                 None => residue.quantization_annotation.push(a),
             }
         }
-        self.graph().residue = encode(&residue);
         let mut undefined = Vec::new();
-        for node in proto.node {
-            self.node(node, &mut undefined)?;
+        for (node, results) in proto.node.into_iter().zip(results) {
+            self.node(node, results, &mut undefined);
         }
-        for info in proto.output {
-            match self.lookup(self.scopes.len() - 1, info.name()) {
-                Some(v) => {
-                    // A captured value has only just become local.
-                    self.declare(&info, &inputs);
-                    self.graph().outputs.push(v);
-                }
-                None => undefined.push(info.name.unwrap_or_default()),
+        for info in &proto.output {
+            let known = self.lookup(self.scopes.len() - 1, info.name());
+            if known.is_none() {
+                let by = "as an output".to_owned();
+                undefined.push(Mention { name: info.name().to_owned(), by });
             }
+            let v = known.unwrap_or_else(|| self.graph().add_value(info.name(), None));
+            // A captured value has only just become local.
+            self.declare_output(info, &inputs);
+            self.graph().outputs.push(v);
         }
-        if undefined.is_empty() {
-            return Ok(());
+        if !self.are_declared(&proto.output) {
+            residue.output = proto.output;
         }
-        Err(LoadProblem::Undefined { graph: self.place(), names: undefined })
+        self.graph().residue = encode(&residue);
+        if !undefined.is_empty() {
+            let problem = LoadProblem::Undefined { graph: self.place(), names: undefined };
+            self.findings.problems.push(problem);
+        }
     }
 
-    /// Adds a value unless its name is taken.
-    fn define(&mut self, name: &str, duplicates: &mut Vec<String>) -> Option<ValueId> {
+    /// Puts what is declared of an output on its value, unless that is an input, which says it itself.
+    fn declare_output(&mut self, info: &ValueInfoProto, inputs: &ValueTable<()>) {
+        let v = self.graph().value_named(info.name());
+        if v.is_some_and(|v| !inputs.contains(v)) {
+            self.declare(info, inputs);
+        }
+    }
+
+    /// True if the outputs of the graph are declared as their values are. An output that is an input too may not
+    /// be.
+    fn are_declared(&mut self, outputs: &[ValueInfoProto]) -> bool {
+        let g = self.graph();
+        let same = |(v, info): (&ValueId, &ValueInfoProto)| {
+            let value = g.value(*v);
+            export::declared_type(value).is_ok_and(|ty| ty == info.r#type)
+                && value.doc == info.doc_string()
+                && value.metadata == types::import_entries(info.metadata_props.clone())
+        };
+        g.outputs.iter().zip(outputs).all(same)
+    }
+
+    /// Adds a value unless its name is taken; `by` says what defines it.
+    fn define(&mut self, name: &str, by: &str, duplicates: &mut Vec<Mention>) -> Option<ValueId> {
         if name.is_empty() || self.graph().value_named(name).is_some() {
-            duplicates.push(name.to_owned());
+            duplicates.push(Mention { name: name.to_owned(), by: by.to_owned() });
             return None;
         }
         Some(self.graph().add_value(name, None))
     }
 
-    fn initializer(
-        &mut self,
-        mut t: crate::onnx::TensorProto,
-        duplicates: &mut Vec<String>,
-    ) -> Result<(), LoadProblem> {
+    fn initializer(&mut self, mut t: TensorProto, duplicates: &mut Vec<Mention>) {
         let name = t.name.take().unwrap_or_default();
-        if name.is_empty() || self.graph().value_named(&name).is_some() {
-            duplicates.push(name);
-            return Ok(());
+        let Some(v) = self.define(&name, "an initializer", duplicates) else { return };
+        let place = self.within(format!("initializer `{name}`"));
+        let (code, dims) = (t.data_type(), t.dims.clone());
+        match tensor::import(t, &place, self.files) {
+            Ok(tensor) => {
+                let shape = tensor.dims().iter().map(|d| (*d).into()).collect();
+                let ty = Type::tensor(tensor.dtype(), Some(shape));
+                self.graph().set_type(v, Some(ty));
+                self.graph().set_const(v, Some(Arc::new(tensor)));
+            }
+            Err(problem) => {
+                self.findings.problems.push(problem);
+                self.encoded(v, code, &dims);
+            }
         }
-        let tensor = tensor::import(t, &format!("initializer `{name}`"), self.files)?;
-        self.graph().add_const(&name, Arc::new(tensor));
-        Ok(())
     }
 
     /// A sparse initializer is used as a dense tensor is, but the IR keeps it encoded.
-    fn sparse_initializer(
-        &mut self,
-        t: SparseTensorProto,
-        duplicates: &mut Vec<String>,
-    ) -> Result<(), LoadProblem> {
-        let values = t.values.clone().unwrap_or_default();
-        let place = format!("sparse initializer `{}`", values.name());
-        let dims = tensor::import_dims(&t.dims).map_err(|detail| LoadProblem::Tensor { place, detail })?;
-        if let Some(v) = self.define(values.name(), duplicates) {
-            let shape = dims.into_iter().map(Into::into).collect();
-            let ty = DType::from_code(values.data_type()).map(|d| Type::tensor(d, Some(shape)));
-            self.graph().set_type(v, ty);
-            self.keep(v, |rest| rest.sparse_initializer.push(t));
+    fn sparse_initializer(&mut self, mut t: SparseTensorProto, duplicates: &mut Vec<Mention>) {
+        let (name, code) =
+            t.values.as_ref().map_or(Default::default(), |t| (t.name().to_owned(), t.data_type()));
+        let Some(v) = self.define(&name, "a sparse initializer", duplicates) else { return };
+        let place = self.within(format!("sparse initializer `{name}`"));
+        for part in t.values.iter_mut().chain(&mut t.indices) {
+            self.findings.problems.extend(tensor::inline(part, &place, self.files).err());
         }
-        Ok(())
+        if let Err(detail) = tensor::import_dims(&t.dims) {
+            self.findings.problems.push(LoadProblem::Tensor { place, detail });
+        }
+        self.encoded(v, code, &t.dims);
+        self.keep(v, |rest| rest.sparse_initializer.push(t));
     }
 
-    fn input(&mut self, info: ValueInfoProto, inputs: &mut ValueTable<()>, duplicates: &mut Vec<String>) {
+    /// Says of a value that its constant is not in the graph.
+    fn encoded(&mut self, v: ValueId, code: i32, dims: &[i64]) {
+        let shape = tensor::import_dims(dims).ok();
+        let shape = shape.map(|dims| dims.into_iter().map(Into::into).collect());
+        let value = self.graph().value_mut(v);
+        value.ty = DType::from_code(code).map(|d| Type::tensor(d, shape));
+        value.encoded = true;
+    }
+
+    fn input(&mut self, info: ValueInfoProto, inputs: &mut ValueTable<()>, duplicates: &mut Vec<Mention>) {
         let known = self.graph().value_named(info.name()).filter(|v| !inputs.contains(*v));
-        let Some(v) = known.or_else(|| self.define(info.name(), duplicates)) else { return };
+        let Some(v) = known.or_else(|| self.define(info.name(), "an input", duplicates)) else { return };
         inputs.insert(v, ());
         self.graph().inputs.push(v);
         // The declared type of an input goes before the type of its default.
@@ -200,10 +263,23 @@ impl Import<'_> {
         self.declare(&info, inputs);
     }
 
-    fn results(&mut self, nodes: &[NodeProto], duplicates: &mut Vec<String>) {
-        for name in nodes.iter().flat_map(|n| &n.output).filter(|name| !name.is_empty()) {
-            self.define(name, duplicates);
+    /// Values for the results of all nodes; none for one that is omitted, or whose name is taken.
+    fn results(&mut self, nodes: &[NodeProto], duplicates: &mut Vec<Mention>) -> Vec<Vec<Option<ValueId>>> {
+        let mut all = Vec::with_capacity(nodes.len());
+        for n in nodes {
+            let mut results = Vec::with_capacity(n.output.len());
+            for name in &n.output {
+                let taken = duplicates.len();
+                let v = if name.is_empty() { None } else { self.define(name, "", duplicates) };
+                // Making the label of every node would cost more than the rest.
+                if let Some(mention) = duplicates.get_mut(taken) {
+                    mention.by = label(n);
+                }
+                results.push(v);
+            }
+            all.push(results);
         }
+        all
     }
 
     /// Puts a declared type and notes on a value; false if no such value is local. Where a value is
@@ -224,6 +300,14 @@ impl Import<'_> {
             value.ty = Some(types::import(ty));
         } else if !listed_constant {
             return true;
+        }
+        let actual = value.konst.as_ref().and(value.ty.clone()).filter(|_| listed_constant);
+        if let Some(actual) = actual.filter(|actual| !types::is_vaguer(&types::import(ty), actual)) {
+            let (name, declared) = (info.name(), types::import(ty));
+            let place = self.place();
+            self.findings
+                .notes
+                .push(format!("initializer `{name}` of {place} is {actual}, but is declared {declared}"));
         }
         if listed_constant || !types::exact(ty) {
             let kept = ValueInfoProto { r#type: Some(ty.clone()), ..ValueInfoProto::default() };
@@ -256,25 +340,20 @@ impl Import<'_> {
         Some(v)
     }
 
-    fn node(&mut self, mut n: NodeProto, undefined: &mut Vec<String>) -> Result<(), LoadProblem> {
-        let label = match n.name() {
-            "" => format!("node `{}`", n.output.first().map_or("", String::as_str)),
-            name => format!("node `{name}`"),
-        };
+    fn node(&mut self, mut n: NodeProto, results: Vec<Option<ValueId>>, undefined: &mut Vec<Mention>) {
+        let place = if n.attribute.is_empty() { String::new() } else { self.within(label(&n)) };
         let mut operands = Vec::with_capacity(n.input.len());
         for name in &n.input {
             if name.is_empty() {
                 operands.push(None);
                 continue;
             }
-            let v = self.lookup(self.scopes.len() - 1, name);
-            if v.is_none() {
-                undefined.push(name.clone());
+            let known = self.lookup(self.scopes.len() - 1, name);
+            if known.is_none() {
+                undefined.push(Mention { name: name.clone(), by: label(&n) });
             }
-            operands.push(v);
+            operands.push(known.or_else(|| Some(self.graph().add_value(name, None))));
         }
-        let g = self.graph();
-        let results: Vec<Option<ValueId>> = n.output.iter().map(|name| g.value_named(name)).collect();
         let residue = NodeProto {
             device_configurations: std::mem::take(&mut n.device_configurations),
             ..NodeProto::default()
@@ -287,11 +366,10 @@ impl Import<'_> {
         op.doc = n.doc_string.take().unwrap_or_default();
         op.metadata = types::import_entries(std::mem::take(&mut n.metadata_props));
         op.residue = encode(&residue);
-        let id = g.add_op(OpSpec::from_op(op).operands(operands).results(results));
+        let id = self.graph().add_op(OpSpec::from_op(op).operands(operands).results(results));
         // Bodies capture through the operator, so it comes first.
-        let attributes = self.attributes(n.attribute, Some(id), &label)?;
+        let attributes = self.attributes(n.attribute, Some(id), &place);
         self.graph().op_mut(id).attributes = attributes;
-        Ok(())
     }
 
     fn attributes(
@@ -299,34 +377,35 @@ impl Import<'_> {
         protos: Vec<AttributeProto>,
         owner: Option<OpId>,
         place: &str,
-    ) -> Result<Vec<Attribute>, LoadProblem> {
+    ) -> Vec<Attribute> {
         let mut out = Vec::with_capacity(protos.len());
         for mut p in protos {
+            attribute::note_other_values(&p, place, self.findings);
             let kind = attribute::kind(&p);
             let is_graph = matches!(kind, AttributeType::Graph | AttributeType::Graphs);
             if !is_graph || !p.ref_attr_name().is_empty() {
-                out.push(attribute::import(p, place, self.files)?);
+                out.push(attribute::import(p, place, self.files, self.findings));
                 continue;
             }
             let value = if kind == AttributeType::Graph {
-                AttrValue::Graph(self.owned_graph(p.g.take().unwrap_or_default(), owner)?)
+                AttrValue::Graph(self.owned_graph(p.g.take().unwrap_or_default(), owner))
             } else {
                 let graphs = std::mem::take(&mut p.graphs).into_iter();
-                AttrValue::Graphs(graphs.map(|g| self.owned_graph(g, owner)).collect::<Result<_, _>>()?)
+                AttrValue::Graphs(graphs.map(|g| self.owned_graph(g, owner)).collect())
             };
             let (name, doc) = (p.name.take().unwrap_or_default(), p.doc_string.take().unwrap_or_default());
             out.push(Attribute { name, value, doc });
         }
-        Ok(out)
+        out
     }
 
-    fn owned_graph(&mut self, proto: GraphProto, owner: Option<OpId>) -> Result<GraphId, LoadProblem> {
+    fn owned_graph(&mut self, proto: GraphProto, owner: Option<OpId>) -> GraphId {
         let graph = self.model.add_graph(Graph::default());
-        self.scope(Scope { graph, owner }, proto)?;
-        Ok(graph)
+        self.scope(Scope { graph, owner }, proto);
+        graph
     }
 
-    fn function(&mut self, f: FunctionProto) -> Result<Function, LoadProblem> {
+    fn function(&mut self, f: FunctionProto) -> Function {
         let name = f.name.unwrap_or_default();
         let place = format!("function `{name}`");
         let info = |name: String| ValueInfoProto { name: Some(name), ..ValueInfoProto::default() };
@@ -338,9 +417,9 @@ impl Import<'_> {
             value_info: f.value_info,
             ..GraphProto::default()
         };
-        let graph = self.owned_graph(body, None)?;
-        let defaults = self.attributes(f.attribute_proto, None, &place)?;
-        Ok(Function {
+        let graph = self.owned_graph(body, None);
+        let defaults = self.attributes(f.attribute_proto, None, &place);
+        Function {
             name,
             domain: f.domain.unwrap_or_default(),
             overload: f.overload.unwrap_or_default(),
@@ -351,7 +430,17 @@ impl Import<'_> {
             doc: f.doc_string.unwrap_or_default(),
             metadata: types::import_entries(f.metadata_props),
             residue: Bytes::new(),
-        })
+        }
+    }
+}
+
+/// What to call a node in errors: by its name, or by its first result.
+fn label(n: &NodeProto) -> String {
+    let first = n.output.iter().find(|name| !name.is_empty());
+    match (n.name(), first) {
+        ("", Some(result)) => format!("the {} that makes `{result}`", n.op_type()),
+        ("", None) => format!("a node of type `{}`", n.op_type()),
+        (name, _) => format!("node `{name}`"),
     }
 }
 

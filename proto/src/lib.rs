@@ -10,7 +10,7 @@
 //! * Weights are slices of the memory-mapped file from end to end. Loading copies none of them, saving
 //!   writes them from where they are, and [`encode_for_executor`] refers to them.
 //! * Input is not trusted: sizes are checked before memory is asked for, external data stays in the model's
-//!   folder, and what is wrong is said in one line ([`LoadError`]).
+//!   folder, and what is wrong is said in one line ([`LoadError`]), or all of it at once ([`examine`]).
 //!
 //! # What a round trip preserves
 //! Every field of `ModelProto`. What the IR does not model (training information, sparse initializers,
@@ -20,11 +20,14 @@
 //! * texts that are present but empty become absent, and numbers of their kind of attribute that are absent
 //!   become present;
 //! * attributes of IR version 1 get their type;
+//! * sparse tensors and training information get the data that they had in external files;
+//! * quantization annotations come in the order of the values that they are about;
 //! * omitted inputs and outputs at the end of a node's list are dropped;
 //! * nodes come in a stable topological order: the order of the input wherever that is one;
 //! * `value_info` comes in the order of the nodes, without a second declaration of inputs and outputs.
 //!
-//! Fields newer than the schema are dropped by the decoder; [`load_with_notes`] names them.
+//! Fields newer than the schema are dropped by the decoder, and so are values of an attribute that is of another
+//! kind; [`load_with_notes`] names them. [`External::Keep`] leaves external data where they are.
 
 mod attribute;
 mod error;
@@ -33,6 +36,7 @@ mod export;
 mod external;
 mod files;
 mod import;
+mod layout;
 mod load;
 /// The messages of `proto/onnx-ml.proto` as prost types, generated; the schema is their documentation.
 #[rustfmt::skip]
@@ -44,7 +48,9 @@ mod tensor;
 mod types;
 mod wire;
 
-pub use error::{LoadError, LoadProblem, SaveError};
+pub use error::{LoadError, LoadProblem, Mention, SaveError};
 pub use executor::{ExecutorModel, encode_for_executor};
-pub use load::{LoadOptions, from_bytes, load, load_with_notes, tensor_from_bytes};
+pub use load::{
+    Examination, LoadOptions, examine, examine_bytes, from_bytes, load, load_with_notes, tensor_from_bytes,
+};
 pub use save::{External, SaveOptions, encode, save};

@@ -18,11 +18,14 @@ pub struct LoadOptions {
     /// Maps files into memory instead of reading them. On by default: weights are then read when they are
     /// used, and never copied. Turn it off where a file may be changed in place while the model is in use.
     pub mmap: bool,
+    /// Compares external files with the checksums that the model gives for them, which reads them whole. Off
+    /// by default.
+    pub verify_checksums: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { allow_external_anywhere: false, mmap: true }
+        LoadOptions { allow_external_anywhere: false, mmap: true, verify_checksums: false }
     }
 }
 
@@ -34,6 +37,39 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, LoadError> {
     load_with_notes(path, options).map(|(model, _)| model)
 }
 
+/// What reading a model brings to light besides the model.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// What is wrong, in the order of the file.
+    pub(crate) problems: Vec<LoadProblem>,
+    /// What is strange, or will be lost by saving.
+    pub(crate) notes: Vec<String>,
+}
+
+/// A model with everything that is wrong with its file.
+#[derive(Debug)]
+pub struct Examination {
+    /// The model, as far as it could be read. If there are problems, it is for looking at only: constants may lack
+    /// their data, and names that nothing defines are values without a source, of which the verifier
+    /// complains, too.
+    pub model: Model,
+    /// What keeps the model from being loaded, in the order of the file.
+    pub problems: Vec<LoadProblem>,
+    /// What is strange, or would be lost by saving, in a line each.
+    pub notes: Vec<String>,
+}
+
+impl Examination {
+    /// The model if nothing is wrong.
+    fn sound(self, path: Option<&Path>) -> Result<(Model, Vec<String>), LoadError> {
+        let more = self.problems.len().saturating_sub(1);
+        match self.problems.into_iter().next() {
+            Some(first) => Err(LoadError { more, ..first.at(path.map(Path::to_owned)) }),
+            None => Ok((self.model, self.notes)),
+        }
+    }
+}
+
 /// The `ir_version` of the schema.
 const IR_VERSION: i64 = onnx::Version::IrVersion as i64;
 
@@ -43,11 +79,18 @@ const IR_VERSION: i64 = onnx::Version::IrVersion as i64;
 /// # Errors
 /// As [`load`].
 pub fn load_with_notes(path: &Path, options: &LoadOptions) -> Result<(Model, Vec<String>), LoadError> {
+    examine(path, options)?.sound(Some(path))
+}
+
+/// Reads a model as far as it can be read, and says all that is wrong with it.
+///
+/// # Errors
+/// If there is nothing to be read: no file, no ONNX model, or one that is cut off.
+pub fn examine(path: &Path, options: &LoadOptions) -> Result<Examination, LoadError> {
     let read = || {
         let file = Mapped::open(path, options.mmap)?;
         let bytes = file.bytes.clone();
-        let folder = Some(folder_of(path));
-        decode(bytes, Files::new(Some(file), folder, options.allow_external_anywhere, options.mmap))
+        decode(bytes, Files::new(Some(file), Some(folder_of(path)), options))
     };
     read().map_err(|problem: LoadProblem| problem.at(Some(path.to_owned())))
 }
@@ -57,11 +100,19 @@ pub fn load_with_notes(path: &Path, options: &LoadOptions) -> Result<(Model, Vec
 /// # Errors
 /// As [`load`], without a file name.
 pub fn from_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Model, LoadError> {
+    examine_bytes(bytes, folder)?.sound(None).map(|(model, _)| model)
+}
+
+/// As [`examine`], from memory. External data is relative to `folder`, and a problem without one.
+///
+/// # Errors
+/// As [`examine`], without a file name.
+pub fn examine_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Examination, LoadError> {
     if bytes.is_empty() {
         return Err(LoadProblem::Empty.at(None));
     }
-    let decoded = decode(bytes, Files::new(None, folder.map(Path::to_owned), false, true));
-    decoded.map(|(model, _)| model).map_err(|problem| problem.at(None))
+    let files = Files::new(None, folder.map(Path::to_owned), &LoadOptions::default());
+    decode(bytes, files).map_err(|problem| problem.at(None))
 }
 
 /// Reads an encoded `TensorProto`, such as the `input_0.pb` of an ONNX test data set, with its name.
@@ -72,14 +123,14 @@ pub fn tensor_from_bytes(bytes: Bytes) -> Result<(String, Tensor), LoadError> {
     let read = || {
         let mut proto = TensorProto::decode(bytes).map_err(|e| wire::not_onnx(&e.to_string()))?;
         let name = proto.name.take().unwrap_or_default();
-        let tensor =
-            tensor::import(proto, &format!("tensor `{name}`"), &mut Files::new(None, None, false, true))?;
+        let mut files = Files::new(None, None, &LoadOptions::default());
+        let tensor = tensor::import(proto, &format!("tensor `{name}`"), &mut files)?;
         Ok((name, tensor))
     };
     read().map_err(|problem: LoadProblem| problem.at(None))
 }
 
-fn decode(bytes: Bytes, mut files: Files) -> Result<(Model, Vec<String>), LoadProblem> {
+fn decode(bytes: Bytes, mut files: Files) -> Result<Examination, LoadProblem> {
     let unknown = wire::scan(&bytes)?;
     let proto = ModelProto::decode(bytes.clone()).map_err(|e| {
         let detail = e.to_string();
@@ -91,8 +142,9 @@ fn decode(bytes: Bytes, mut files: Files) -> Result<(Model, Vec<String>), LoadPr
     if proto.graph.is_none() && proto.ir_version.is_none() {
         return Err(wire::not_onnx("it has neither an IR version nor a graph"));
     }
-    let model = import::model(proto, &mut files)?;
-    let mut notes = Vec::new();
+    let mut findings = Findings::default();
+    let model = import::model(proto, &mut files, &mut findings)?;
+    let Findings { problems, mut notes } = findings;
     if model.ir_version > IR_VERSION {
         notes.push(format!("the model has IR version {}, squint knows {IR_VERSION}", model.ir_version));
     }
@@ -101,5 +153,5 @@ fn decode(bytes: Bytes, mut files: Files) -> Result<(Model, Vec<String>), LoadPr
             "field {tag} of {message} ({n} times) is unknown to IR version {IR_VERSION} and will not be saved"
         )
     }));
-    Ok((model, notes))
+    Ok(Examination { model, problems, notes })
 }

@@ -1,139 +1,172 @@
-//! Encoding a model into a writer, a node and a tensor at a time.
+//! Encoding a message into a writer.
 //!
-//! `Message::encode` wants the whole message in memory, weights and all. A protobuf message is the
-//! concatenation of its fields, so a large one can be written in parts: here the fields before the graph,
-//! the graph field's header, the graph's fields one by one, and the fields after it. The bytes are those
-//! that encoding at once would give.
+//! `Message::encode` wants a buffer that holds the whole message, weights and all. [`Sink`] is a buffer of
+//! fixed size that passes on what it is given: fields and names collect in it, and the data of a tensor, wherever
+//! in the message the tensor is, goes from where it lies straight to the writer.
 
-use crate::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
+use bytes::buf::UninitSlice;
+use bytes::{Buf, BufMut};
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
 use std::io::{self, Write};
 
-/// Writes the encoded model, and returns its length.
-pub(crate) fn write(mut model: ModelProto, out: &mut impl Write) -> io::Result<u64> {
-    let mut out = Sink { out, scratch: Vec::new(), written: 0 };
-    let graph = model.graph.take();
-    let after = ModelProto {
-        opset_import: std::mem::take(&mut model.opset_import),
-        metadata_props: std::mem::take(&mut model.metadata_props),
-        training_info: std::mem::take(&mut model.training_info),
-        functions: std::mem::take(&mut model.functions),
-        configuration: std::mem::take(&mut model.configuration),
-        ..ModelProto::default()
-    };
-    out.message(&model)?;
-    if let Some(graph) = graph {
-        out.header(7, graph.encoded_len())?;
-        out.graph(graph)?;
+/// Bytes that are collected before they are written.
+const BUFFER: usize = 64 << 10;
+
+/// Writes an encoded message, and returns its length in bytes.
+///
+/// # Errors
+/// The first error of the writer.
+pub(crate) fn write(message: &impl Message, out: &mut impl Write) -> io::Result<u64> {
+    let mut sink = Sink { out, buffer: Vec::with_capacity(BUFFER), written: 0, error: None };
+    message.encode_raw(&mut sink);
+    sink.flush();
+    match sink.error {
+        Some(error) => Err(error),
+        None => Ok(sink.written),
     }
-    out.message(&after)?;
-    Ok(out.written)
 }
 
 struct Sink<'w, W> {
     out: &'w mut W,
-    scratch: Vec<u8>,
+    buffer: Vec<u8>,
     written: u64,
+    /// Encoding cannot fail, so an error waits until its end; nothing more is written.
+    error: Option<io::Error>,
 }
 
 impl<W: Write> Sink<'_, W> {
-    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.written += bytes.len() as u64;
-        self.out.write_all(bytes)
+    fn flush(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.pass_on(&buffer);
+        self.buffer = buffer;
+        self.buffer.clear();
     }
 
-    fn message(&mut self, message: &impl Message) -> io::Result<()> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        message.encode_raw(&mut scratch);
-        self.bytes(&scratch)?;
-        self.scratch = scratch;
-        Ok(())
-    }
-
-    /// The key and the length of a field that holds a message or bytes.
-    fn header(&mut self, tag: u32, len: usize) -> io::Result<()> {
-        let mut key = Vec::with_capacity(16);
-        encode_key(tag, WireType::LengthDelimited, &mut key);
-        encode_varint(len as u64, &mut key);
-        self.bytes(&key)
-    }
-
-    fn graph(&mut self, mut graph: GraphProto) -> io::Result<()> {
-        for node in std::mem::take(&mut graph.node) {
-            self.node(&node)?;
+    fn pass_on(&mut self, bytes: &[u8]) {
+        if self.error.is_none() {
+            self.error = self.out.write_all(bytes).err();
+            self.written += bytes.len() as u64;
         }
-        self.message(&GraphProto { name: graph.name.take(), ..GraphProto::default() })?;
-        for tensor in std::mem::take(&mut graph.initializer) {
-            self.header(5, tensor.encoded_len())?;
-            self.tensor(tensor)?;
-        }
-        self.message(&graph)
+    }
+}
+
+// SAFETY: `chunk_mut` gives the unused part of a vector, which is never empty since a full vector is flushed
+// first, and `advance_mut` extends the vector over what was written to that part.
+unsafe impl<W: Write> BufMut for Sink<'_, W> {
+    fn remaining_mut(&self) -> usize {
+        isize::MAX as usize
     }
 
-    fn node(&mut self, node: &NodeProto) -> io::Result<()> {
-        self.header(1, node.encoded_len())?;
-        self.message(node)
+    unsafe fn advance_mut(&mut self, count: usize) {
+        let length = self.buffer.len() + count;
+        assert!(length <= self.buffer.capacity(), "invariant: only what there is room for was written");
+        // SAFETY: there is room, and the caller has initialised these bytes, as the contract of the trait says.
+        unsafe { self.buffer.set_len(length) }
     }
 
-    /// Raw data goes from where it is to the writer.
-    fn tensor(&mut self, mut tensor: TensorProto) -> io::Result<()> {
-        let after = TensorProto {
-            double_data: std::mem::take(&mut tensor.double_data),
-            uint64_data: std::mem::take(&mut tensor.uint64_data),
-            doc_string: tensor.doc_string.take(),
-            external_data: std::mem::take(&mut tensor.external_data),
-            data_location: tensor.data_location.take(),
-            metadata_props: std::mem::take(&mut tensor.metadata_props),
-            ..TensorProto::default()
-        };
-        let raw = tensor.raw_data.take();
-        self.message(&tensor)?;
-        if let Some(raw) = raw {
-            self.header(9, raw.len())?;
-            self.bytes(&raw)?;
+    fn chunk_mut(&mut self) -> &mut UninitSlice {
+        if self.buffer.len() == self.buffer.capacity() {
+            self.flush();
         }
-        self.message(&after)
+        self.buffer.spare_capacity_mut().into()
+    }
+
+    fn put_slice(&mut self, bytes: &[u8]) {
+        if bytes.len() > self.buffer.capacity() - self.buffer.len() {
+            self.flush();
+        }
+        if bytes.len() < self.buffer.capacity() {
+            self.buffer.extend_from_slice(bytes);
+        } else {
+            self.pass_on(bytes);
+        }
+    }
+
+    fn put<T: Buf>(&mut self, mut from: T) {
+        while from.has_remaining() {
+            let length = from.chunk().len();
+            self.put_slice(from.chunk());
+            from.advance(length);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::{OperatorSetIdProto, StringStringEntryProto, ValueInfoProto};
+    use crate::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
-    #[test]
-    fn parts_are_the_whole() {
-        let entry = StringStringEntryProto { key: Some("k".into()), value: Some("v".into()) };
-        let tensor = TensorProto {
-            dims: vec![2],
+    fn tensor(bytes: usize) -> TensorProto {
+        TensorProto {
+            dims: vec![bytes as i64],
             data_type: Some(2),
             name: Some("w".into()),
-            raw_data: Some(vec![1, 2].into()),
+            raw_data: Some((0..bytes).map(|i| i as u8).collect::<Vec<_>>().into()),
             doc_string: Some("d".into()),
-            external_data: vec![entry.clone()],
-            data_location: Some(0),
             ..TensorProto::default()
+        }
+    }
+
+    /// A model with tensors of some lengths, as initializers and as attributes.
+    fn model(lengths: &[usize]) -> ModelProto {
+        let node = |n: &usize| NodeProto {
+            op_type: Some("Constant".into()),
+            attribute: vec![AttributeProto { t: Some(tensor(*n)), ..AttributeProto::default() }],
+            ..NodeProto::default()
         };
         let graph = GraphProto {
-            node: vec![NodeProto { op_type: Some("Relu".into()), ..NodeProto::default() }; 2],
-            name: Some("g".into()),
-            initializer: vec![tensor],
-            output: vec![ValueInfoProto { name: Some("y".into()), ..ValueInfoProto::default() }],
+            node: lengths.iter().map(node).collect(),
+            initializer: lengths.iter().map(|n| tensor(*n)).collect(),
             ..GraphProto::default()
         };
-        let model = ModelProto {
+        ModelProto {
             ir_version: Some(8),
-            producer_name: Some("p".into()),
-            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(17) }],
             graph: Some(graph),
-            metadata_props: vec![entry],
+            producer_name: Some("p".repeat(100)),
             ..ModelProto::default()
-        };
-        let mut out = Vec::new();
-        let n = write(model.clone(), &mut out).unwrap();
-        assert_eq!(n, out.len() as u64);
-        assert_eq!(out, model.encode_to_vec());
+        }
+    }
+
+    /// Notes the length of each write.
+    struct Writes(Vec<usize>, Vec<u8>);
+
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.push(bytes.len());
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_encoding_at_once() {
+        let around = [0, 1, BUFFER - 200, BUFFER - 1, BUFFER, BUFFER + 1, 3 * BUFFER + 7];
+        let model = model(&around);
+        let mut out = Writes(Vec::new(), Vec::new());
+        let n = write(&model, &mut out).unwrap();
+        assert_eq!(n, out.1.len() as u64);
+        assert_eq!(out.1, model.encode_to_vec());
+        // Large data is not copied on the way.
+        assert_eq!(out.0.iter().filter(|n| **n == 3 * BUFFER + 7).count(), 2);
+    }
+
+    #[test]
+    fn the_first_error_ends_it() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let error = write(&model(&[3 * BUFFER; 3]), &mut Full(4 * BUFFER)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

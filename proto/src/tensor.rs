@@ -6,9 +6,10 @@
 use crate::error::{LoadProblem, SaveError};
 use crate::files::Files;
 use crate::onnx::{TensorProto, tensor_proto::DataLocation};
+use crate::types;
 use bytes::Bytes;
 use prost::Message;
-use squint_ir::{DType, FileSlice, Tensor, TensorError};
+use squint_ir::{DType, FileSlice, Tensor, TensorError, tensor};
 
 /// The tensor of a message. Its name stays with the caller, who clears it from the message unless the
 /// tensor should keep it. `place` names the tensor in errors.
@@ -67,9 +68,21 @@ pub(crate) fn import(mut proto: TensorProto, place: &str, files: &mut Files) -> 
     Ok(tensor)
 }
 
-/// The message of a tensor, with its data in `raw_data` (shared, not copied) or `string_data`.
-/// `name` of `None` leaves the name that the tensor had as an attribute.
-pub(crate) fn export(tensor: &Tensor, name: Option<&str>) -> Result<TensorProto, SaveError> {
+/// Moves external data into the message, for a tensor that stays encoded: where it lay would be forgotten.
+pub(crate) fn inline(proto: &mut TensorProto, place: &str, files: &mut Files) -> Result<(), LoadProblem> {
+    if proto.data_location() != DataLocation::External {
+        return Ok(());
+    }
+    let tensor = import(proto.clone(), place, files)?;
+    proto.raw_data = Some(tensor.bytes().clone());
+    proto.data_location = None;
+    proto.external_data.clear();
+    Ok(())
+}
+
+/// The message of a tensor, with its data in `raw_data` (shared, not copied) or `string_data`; with `keep`, data
+/// from an external file stay there. `name` of `None` leaves the name that the tensor had as an attribute.
+pub(crate) fn export(tensor: &Tensor, name: Option<&str>, keep: bool) -> Result<TensorProto, SaveError> {
     let mut proto = TensorProto::decode(tensor.residue.clone())
         .map_err(|_| SaveError::Residue { place: format!("tensor `{}`", name.unwrap_or_default()) })?;
     proto.dims = tensor.dims().iter().map(|d| i64::try_from(*d).unwrap_or(i64::MAX)).collect();
@@ -77,9 +90,14 @@ pub(crate) fn export(tensor: &Tensor, name: Option<&str>) -> Result<TensorProto,
     if let Some(name) = name {
         proto.name = Some(name.to_owned());
     }
-    match tensor.as_strings() {
-        Some(strings) => proto.string_data = strings.to_vec(),
-        None => proto.raw_data = Some(tensor.bytes().clone()),
+    let external = tensor.source.as_ref().and_then(|s| s.external.as_deref()).filter(|_| keep);
+    match (tensor.as_strings(), external) {
+        (Some(strings), _) => proto.string_data = strings.to_vec(),
+        (None, None) => proto.raw_data = Some(tensor.bytes().clone()),
+        (None, Some(entries)) => {
+            proto.external_data = types::export_entries(entries);
+            proto.data_location = Some(DataLocation::External as i32);
+        }
     }
     Ok(proto)
 }
@@ -137,6 +155,14 @@ fn typed_to_raw(p: &TensorProto, dtype: DType, dims: &[usize]) -> Result<Bytes, 
         _ => dtype.bits().div_ceil(8),
     };
     let expected = byte_len(dtype, dims)?;
+    if matches!(dtype, Float6e2m3 | Float6e3m2) {
+        // These come unpacked, an element an entry.
+        let (expected, actual) = (dims.iter().product(), p.int32_data.len());
+        if actual != expected {
+            return Err(TensorError::Length { dtype, dims: dims.to_vec(), expected, actual });
+        }
+        return Ok(tensor::pack_bits(p.int32_data.iter().map(|x| i64::from(*x)), dtype.bits()));
+    }
     let actual = entries_for(p, dtype) * width;
     if actual != expected {
         return Err(TensorError::Length { dtype, dims: dims.to_vec(), expected, actual });
@@ -166,9 +192,10 @@ pub(crate) fn file_slice(tensor: &Tensor, min: usize) -> Option<&FileSlice> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::LoadOptions;
 
     fn read(proto: TensorProto) -> Result<Tensor, LoadProblem> {
-        import(proto, "initializer `w`", &mut Files::new(None, None, false, true))
+        import(proto, "initializer `w`", &mut Files::new(None, None, &LoadOptions::default()))
     }
 
     fn typed(dtype: DType, dims: &[i64]) -> TensorProto {
@@ -186,6 +213,8 @@ mod tests {
         assert_eq!(t.to_i64s().unwrap(), [-3, -56]);
         let t = read(TensorProto { int32_data: vec![0x78, 0x0f], ..typed(DType::Int4, &[3]) }).unwrap();
         assert_eq!(t.to_i64s().unwrap(), [-8, 7, -1]);
+        let six = TensorProto { int32_data: vec![0x1f, 0x20, 8], ..typed(DType::Float6e3m2, &[3]) };
+        assert_eq!(read(six).unwrap().to_f64s(), [28.0, -0.0, 0.5]);
         let t = read(TensorProto { uint64_data: vec![7, 1 << 31], ..typed(DType::Uint32, &[2]) }).unwrap();
         assert_eq!(t.to_i64s().unwrap(), [7, 1 << 31]);
         let t = read(TensorProto { float_data: vec![1.0; 4], ..typed(DType::Complex64, &[2]) }).unwrap();
@@ -220,7 +249,7 @@ mod tests {
             ..typed(DType::String, &[2])
         };
         let t = read(proto.clone()).unwrap();
-        assert_eq!(export(&t, None).unwrap(), proto);
-        assert_eq!(export(&t, Some("new")).unwrap().name(), "new");
+        assert_eq!(export(&t, None, false).unwrap(), proto);
+        assert_eq!(export(&t, Some("new"), true).unwrap().name(), "new");
     }
 }

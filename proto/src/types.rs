@@ -6,15 +6,28 @@ use onnx::tensor_shape_proto::dimension::Value as DimValue;
 use prost::Message;
 use squint_ir::{DType, Dim, Shape, Type};
 
-/// The type of a message. What the IR cannot say whole (unknown element types, domain types) is kept
-/// encoded; denotations and negative lengths get lost, see [`exact`].
+/// The type of a message. What the IR cannot say (unknown element types, no type at all) is kept encoded; denotations and negative lengths get lost, see [`exact`].
 pub(crate) fn import(proto: &TypeProto) -> Type {
-    try_import(proto).unwrap_or_else(|| Type::Opaque(proto.encode_to_vec().into()))
+    try_import(proto).unwrap_or_else(|| Type::Encoded(proto.encode_to_vec().into()))
 }
 
 /// True if exporting the imported type gives the same message.
 pub(crate) fn exact(proto: &TypeProto) -> bool {
     export(&import(proto)) == *proto
+}
+
+/// True if a tensor type says the same as another, or less.
+pub(crate) fn is_vaguer(vague: &Type, ty: &Type) -> bool {
+    if vague.dtype().is_none() || vague.dtype() != ty.dtype() {
+        return false;
+    }
+    match (vague.shape(), ty.shape()) {
+        (None, _) => true,
+        (Some(a), Some(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.known().is_none() || a == b)
+        }
+        (Some(_), None) => false,
+    }
 }
 
 /// The message of a type.
@@ -39,8 +52,11 @@ pub(crate) fn export(ty: &Type) -> TypeProto {
             key_type: Some(k.code()),
             value_type: element(t),
         })),
+        Type::Opaque { domain, name } => {
+            Kind::OpaqueType(onnx::type_proto::Opaque { domain: text(domain), name: text(name) })
+        }
         // Only this module makes these, so they decode.
-        Type::Opaque(bytes) => return TypeProto::decode(bytes.clone()).unwrap_or_default(),
+        Type::Encoded(bytes) => return TypeProto::decode(bytes.clone()).unwrap_or_default(),
     };
     TypeProto { value: Some(kind), denotation: None }
 }
@@ -59,7 +75,7 @@ fn try_import(proto: &TypeProto) -> Option<Type> {
         Kind::SequenceType(t) => Type::Sequence(element(&t.elem_type)?),
         Kind::OptionalType(t) => Type::Optional(element(&t.elem_type)?),
         Kind::MapType(t) => Type::Map(DType::from_code(t.key_type())?, element(&t.value_type)?),
-        Kind::OpaqueType(_) => return None,
+        Kind::OpaqueType(t) => Type::Opaque { domain: t.domain().to_owned(), name: t.name().to_owned() },
     })
 }
 
@@ -116,6 +132,7 @@ mod tests {
             Type::SparseTensor { dtype: DType::Double, shape: shape.clone() },
             Type::Optional(Box::new(Type::Sequence(tensor()))),
             Type::Map(DType::String, tensor()),
+            Type::Opaque { domain: "d".into(), name: "n".into() },
         ];
         for t in types {
             assert_eq!(import(&export(&t)), t);
@@ -124,11 +141,12 @@ mod tests {
 
     #[test]
     fn what_the_ir_cannot_say_is_kept_or_noticed() {
-        let opaque = TypeProto {
-            value: Some(Kind::OpaqueType(onnx::type_proto::Opaque { domain: Some("d".into()), name: None })),
-            denotation: Some("IMAGE".into()),
-        };
-        assert!(matches!(import(&opaque), Type::Opaque(_)) && exact(&opaque));
+        let newer = onnx::type_proto::Tensor { elem_type: Some(99), shape: None };
+        let newer = TypeProto { value: Some(Kind::TensorType(newer)), denotation: Some("IMAGE".into()) };
+        let none = TypeProto { value: None, denotation: None };
+        for kept in [newer, none] {
+            assert!(matches!(import(&kept), Type::Encoded(_)) && exact(&kept));
+        }
         let mut named = export(&Type::tensor(DType::Float, None));
         assert!(exact(&named));
         named.denotation = Some("IMAGE".into());

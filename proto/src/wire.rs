@@ -186,6 +186,9 @@ impl Walk {
                     return Err(Fault::Malformed(schema.name));
                 }
                 self.message(payload, child, depth + 1)?;
+            } else if wire_type == 2 {
+                // A text or a list, which may be empty in the file and has a handle in memory all the same.
+                self.size += size_of::<Vec<u8>>();
             }
         }
         Ok(())
@@ -251,6 +254,38 @@ mod tests {
             found.into_iter().collect::<Vec<_>>(),
             [(("GraphProto", 99), 1), (("ModelProto", 100), 1)]
         );
+    }
+
+    #[test]
+    fn unknown_fields_are_noticed_at_every_level() {
+        // From a message to the fields that lead there from the model, by the shortest way.
+        let mut ways: BTreeMap<&str, (&Message, Vec<u64>)> = BTreeMap::new();
+        let mut queue = std::collections::VecDeque::from([(&MODEL, Vec::new())]);
+        while let Some((message, way)) = queue.pop_front() {
+            if ways.contains_key(message.name) {
+                continue;
+            }
+            for (tag, child) in message.children {
+                queue.push_back((*child, [&way[..], &[*tag]].concat()));
+            }
+            ways.insert(message.name, (message, way));
+        }
+        // The model has all kinds of messages in it.
+        assert_eq!(ways.len(), ALL.len());
+        for (name, (message, way)) in ways {
+            let mut bytes = Vec::new();
+            prost::encoding::encode_varint(999 << 3, &mut bytes);
+            bytes.push(1);
+            for tag in way.iter().rev() {
+                let mut outer = Vec::new();
+                prost::encoding::encode_varint(tag << 3 | 2, &mut outer);
+                prost::encoding::encode_varint(bytes.len() as u64, &mut outer);
+                outer.extend(bytes);
+                bytes = outer;
+            }
+            assert!(!message.known.contains(&999));
+            assert_eq!(scan(&bytes).unwrap().into_iter().collect::<Vec<_>>(), [((name, 999), 1)]);
+        }
     }
 
     #[test]

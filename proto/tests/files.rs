@@ -2,8 +2,11 @@
 
 use prost::Message;
 use squint_ir::{DType, Model, OpSpec, Tensor, Type};
-use squint_proto::onnx::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto};
-use squint_proto::{External, LoadOptions, SaveOptions, encode, encode_for_executor, load, save};
+use squint_proto::onnx::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto,
+    StringStringEntryProto, TensorProto,
+};
+use squint_proto::{External, LoadOptions, SaveOptions, encode, encode_for_executor, examine, load, save};
 use std::fs;
 use std::path::Path;
 
@@ -235,4 +238,260 @@ fn a_replaced_model_keeps_its_data_until_the_new_one_is_there() {
     assert_eq!(files(dir.path()), ["m.onnx", "m.onnx.1.data", "m.onnx.data"]);
     save(&sample(2), &path, &SaveOptions::default()).unwrap();
     assert_eq!(files(dir.path()), ["m.onnx", "m.onnx.1.data"]);
+}
+
+/// Writes a model that names its data as it likes: `w` in `parts/w.bin`, `b` and the value of a `Constant` in
+/// `rest`, with a checksum.
+fn write_by_hand(folder: &Path, checksum: &str) -> std::path::PathBuf {
+    let floats = |n: usize, x: f32| (0..n).flat_map(|_| x.to_le_bytes()).collect::<Vec<u8>>();
+    fs::create_dir_all(folder.join("parts")).unwrap();
+    fs::write(folder.join("parts/w.bin"), floats(8, 1.0)).unwrap();
+    fs::write(folder.join("rest"), [vec![9; 12], floats(4, 2.0), floats(4, 3.0)].concat()).unwrap();
+    let tensor = |name: &str, entries: &[(&str, &str)]| TensorProto {
+        name: (!name.is_empty()).then(|| name.to_owned()),
+        dims: vec![4],
+        data_type: Some(1),
+        data_location: Some(1),
+        external_data: entries.iter().map(pair).collect(),
+        ..TensorProto::default()
+    };
+    let rest = |name: &str, location: &str, offset: &str| {
+        tensor(name, &[("location", location), ("length", "16"), ("offset", offset), ("checksum", checksum)])
+    };
+    let value = AttributeProto {
+        name: Some("value".into()),
+        r#type: Some(4),
+        t: Some(rest("", "rest", "28")),
+        ..AttributeProto::default()
+    };
+    let constant = NodeProto {
+        op_type: Some("Constant".into()),
+        output: vec!["c".into()],
+        attribute: vec![value],
+        ..NodeProto::default()
+    };
+    let graph = GraphProto {
+        name: Some("g".into()),
+        node: vec![constant],
+        initializer: vec![
+            tensor("w", &[("location", "parts/w.bin"), ("offset", "16"), ("of", "us")]),
+            rest("b", "./rest", "12"),
+        ],
+        ..GraphProto::default()
+    };
+    let path = folder.join("m.onnx");
+    fs::write(&path, with_graph(graph).encode_to_vec()).unwrap();
+    path
+}
+
+fn pair((k, v): &(&str, &str)) -> StringStringEntryProto {
+    StringStringEntryProto { key: Some(k.to_string()), value: Some(v.to_string()) }
+}
+
+fn with_graph(graph: GraphProto) -> ModelProto {
+    ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(17) }],
+        graph: Some(graph),
+        ..ModelProto::default()
+    }
+}
+
+fn keep() -> SaveOptions {
+    SaveOptions { external: External::Keep }
+}
+
+#[test]
+fn the_layout_of_external_data_is_kept_when_asked() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = write_by_hand(from.path(), "0123");
+    let m = load(&path, &LoadOptions::default()).unwrap();
+    let out = to.path().join("out.onnx");
+    save(&m, &out, &keep()).unwrap();
+    // Locations, order of keys, checksum and a key of nobody's are as they were; so are the files.
+    assert_eq!(
+        ModelProto::decode(&fs::read(&out).unwrap()[..]),
+        ModelProto::decode(&fs::read(&path).unwrap()[..])
+    );
+    for name in ["parts/w.bin", "rest"] {
+        assert_eq!(fs::read(to.path().join(name)).unwrap(), fs::read(from.path().join(name)).unwrap());
+    }
+    let again = load(&out, &LoadOptions::default()).unwrap();
+    assert_eq!(encode(&again).unwrap(), encode(&m).unwrap());
+    // Again over it: the files are there already. Beside itself: they are the very same.
+    save(&m, &out, &keep()).unwrap();
+    save(&m, &from.path().join("beside.onnx"), &keep()).unwrap();
+    assert_eq!(files(to.path()), ["out.onnx", "parts", "rest"]);
+    assert_eq!(files(from.path()), ["beside.onnx", "m.onnx", "parts", "rest"]);
+    // Constants that a pass has made have no place of old, and go into the model.
+    let mut changed = m.clone();
+    let b = changed.main().value_named("b").unwrap();
+    changed.main_mut().set_const(b, Some(std::sync::Arc::new(Tensor::from_f32(&[4], &[5.0; 4]))));
+    save(&changed, &out, &keep()).unwrap();
+    let again = load(&out, &LoadOptions::default()).unwrap();
+    assert_eq!(encode(&again).unwrap(), encode(&changed).unwrap());
+    assert!(again.main().konst(b).unwrap().source.as_ref().unwrap().external.is_none());
+}
+
+#[test]
+fn a_layout_that_cannot_be_kept_is_an_error() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let m = load(&write_by_hand(from.path(), "0123"), &LoadOptions::default()).unwrap();
+    let out = to.path().join("out.onnx");
+    fs::write(to.path().join("rest"), b"of somebody else").unwrap();
+    let refused = |m: &Model| save(m, &out, &keep()).expect_err("an error").to_string();
+    assert!(refused(&m).contains("`./rest` cannot be kept: there is another file"), "{}", refused(&m));
+    assert_eq!(fs::read(to.path().join("rest")).unwrap(), b"of somebody else");
+    assert!(!out.exists());
+    fs::remove_file(to.path().join("rest")).unwrap();
+    #[cfg(unix)]
+    {
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), to.path().join("parts")).unwrap();
+        assert!(refused(&m).contains("its folder is a link out of the output's folder"), "{}", refused(&m));
+        assert_eq!(files(elsewhere.path()), [""; 0]);
+    }
+    // Data that were let in from outside have no place in the output's folder.
+    let inner = from.path().join("inner");
+    fs::create_dir(&inner).unwrap();
+    let bytes = fs::read(from.path().join("m.onnx")).unwrap();
+    let mut proto = ModelProto::decode(&bytes[..]).unwrap();
+    proto.graph.as_mut().unwrap().node.clear();
+    for t in &mut proto.graph.as_mut().unwrap().initializer {
+        let location = &mut t.external_data[0].value;
+        *location = Some(format!("../{}", location.as_deref().unwrap()));
+    }
+    fs::write(inner.join("m.onnx"), proto.encode_to_vec()).unwrap();
+    let anywhere = LoadOptions { allow_external_anywhere: true, ..LoadOptions::default() };
+    let m = load(&inner.join("m.onnx"), &anywhere).unwrap();
+    assert!(refused(&m).contains("it is outside of the model's folder"), "{}", refused(&m));
+    save(&m, &out, &SaveOptions::default()).unwrap();
+}
+
+#[test]
+fn checksums_are_compared_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let verify = LoadOptions { verify_checksums: true, ..LoadOptions::default() };
+    // `sha1sum` of the file, in the other case.
+    let right = "FDC007583897A3EF6E24FF96F05186078EF0F1EA";
+    load(&write_by_hand(dir.path(), right), &verify).unwrap();
+    let path = write_by_hand(dir.path(), "0123");
+    let found = examine(&path, &verify).unwrap().problems;
+    let said = [
+        "initializer `b`: external data `./rest`",
+        "attribute `value` of the Constant that makes `c`: external data `rest`",
+    ]
+    .map(|place| format!("{place} has the SHA-1 checksum {}, the model says 0123", right.to_lowercase()));
+    assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), said);
+    assert!(load(&path, &LoadOptions::default()).is_ok());
+}
+
+#[test]
+fn values_of_constant_nodes_are_external_data_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.onnx");
+    let mut m = sample(8);
+    let g = m.main_mut();
+    let big = Tensor::from_f32(&[1000], &[0.5; 1000]);
+    let op = OpSpec::new("Constant").attr("value", big.clone());
+    let c = g.emit(op, "c", None);
+    // What other operators hold is theirs: no runtime looks for it elsewhere.
+    let d = g.emit(OpSpec::new("Odd").domain("d").attr("value", big).operands([c]), "d", None);
+    g.outputs.push(d);
+    save(&m, &path, &always()).unwrap();
+    assert_eq!(fs::metadata(dir.path().join("m.onnx.data")).unwrap().len(), 4000);
+    assert!((4000..5000).contains(&fs::metadata(&path).unwrap().len()));
+    assert_eq!(encode(&load(&path, &LoadOptions::default()).unwrap()).unwrap(), encode(&m).unwrap());
+}
+
+#[test]
+fn everything_wrong_is_said_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.onnx");
+    let tensor = |name: &str, dims: &[i64], floats: usize| TensorProto {
+        name: Some(name.into()),
+        dims: dims.to_vec(),
+        data_type: Some(1),
+        float_data: vec![0.0; floats],
+        ..TensorProto::default()
+    };
+    let node = |name: &str, inputs: &[&str], output: &str, held: Option<TensorProto>| NodeProto {
+        name: Some(name.into()),
+        op_type: Some("Op".into()),
+        input: inputs.iter().map(ToString::to_string).collect(),
+        output: vec![output.into()],
+        attribute: held
+            .map(|t| AttributeProto { name: Some("t".into()), t: Some(t), ..AttributeProto::default() })
+            .into_iter()
+            .collect(),
+        ..NodeProto::default()
+    };
+    let graph = GraphProto {
+        name: Some("g".into()),
+        initializer: vec![
+            tensor("short", &[2, 3], 5),
+            tensor("none", &[2], 0),
+            tensor("negative", &[-2], 2),
+            TensorProto { data_type: Some(99), ..tensor("strange", &[1], 1) },
+            tensor("fine", &[1], 1),
+            tensor("fine", &[1], 1),
+        ],
+        node: vec![
+            node("a", &["short", "missing", "loop"], "y", Some(tensor("", &[4], 1))),
+            node("b", &["none", "negative", "strange"], "y", None),
+            node("c", &["y"], "loop", None),
+        ],
+        ..GraphProto::default()
+    };
+    fs::write(&path, with_graph(graph).encode_to_vec()).unwrap();
+    let found = examine(&path, &LoadOptions::default()).unwrap();
+    let said: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "initializer `short`: float tensor of shape [2, 3] needs 24 bytes, has 20",
+            "initializer `none` has no data: its weights were stripped, or stored elsewhere without saying where",
+            "initializer `negative`: dimension -2 of [-2] is negative",
+            "initializer `strange` has the unsupported data type code 99",
+            "graph `g` defines `fine` (an initializer), `y` (node `b`) more than once",
+            "attribute `t` of node `a`: float tensor of shape [4] needs 16 bytes, has 4",
+            "graph `g` uses `missing` (node `a`), which nothing defines",
+        ]
+    );
+    let violations: Vec<String> =
+        squint_ir::verify::verify(&found.model).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        violations,
+        [
+            "error: graph `g`, `a` (Op): operand 1, `missing`, is not defined",
+            "error: graph `g`: the graph has a cycle through `c`, `a`",
+        ]
+    );
+    let e = load(&path, &LoadOptions::default()).unwrap_err().to_string();
+    assert!(e.ends_with("needs 24 bytes, has 20 (and 6 more problems)"), "{e}");
+}
+
+#[test]
+fn sparse_tensors_take_their_external_data_along() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("v.bin"), [0; 8]).unwrap();
+    let values = TensorProto {
+        name: Some("w".into()),
+        dims: vec![2],
+        data_type: Some(1),
+        data_location: Some(1),
+        external_data: [("location", "v.bin")].iter().map(pair).collect(),
+        ..TensorProto::default()
+    };
+    let sparse = SparseTensorProto { values: Some(values), indices: None, dims: vec![7] };
+    let graph = GraphProto { sparse_initializer: vec![sparse], ..GraphProto::default() };
+    let path = from.path().join("m.onnx");
+    fs::write(&path, with_graph(graph).encode_to_vec()).unwrap();
+    let m = load(&path, &LoadOptions::default()).unwrap();
+    let out = to.path().join("m.onnx");
+    save(&m, &out, &keep()).unwrap();
+    let again = ModelProto::decode(&fs::read(&out).unwrap()[..]).unwrap();
+    let values = again.graph.unwrap().sparse_initializer.remove(0).values.unwrap();
+    assert_eq!((values.raw_data.as_deref(), values.external_data.len()), (Some(&[0; 8][..]), 0));
+    assert_eq!(files(to.path()), ["m.onnx"]);
 }

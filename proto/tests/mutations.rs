@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use squint_ir::text::{PrintOptions, parse, print};
 use squint_ir::verify::{errors, verify};
-use squint_proto::{encode, from_bytes};
+use squint_proto::{encode, examine_bytes, from_bytes};
 
 /// Damaged copies of each model.
 const ROUNDS: u64 = 20_000;
@@ -66,10 +66,16 @@ fn damaged_files_are_errors_or_models() {
         for _ in 0..ROUNDS {
             let mut bytes = whole.clone();
             random.damage(&mut bytes);
-            let Ok(model) = from_bytes(Bytes::from(bytes), None) else { continue };
-            read += 1;
-            let well_formed = errors(&verify(&model)).is_none();
+            let Ok(examined) = examine_bytes(Bytes::from(bytes), None) else { continue };
+            let model = examined.model;
+            let violations = verify(&model);
+            violations.iter().for_each(|v| drop(v.diagnostic(&model).to_string()));
+            let well_formed = errors(&violations).is_none();
             let _ = print(&model, &PrintOptions::default());
+            if !examined.problems.is_empty() {
+                continue;
+            }
+            read += 1;
             let Ok(once) = encode(&model) else {
                 assert!(!well_formed, "a well-formed model can be written");
                 continue;

@@ -3,8 +3,12 @@
 //!
 //! With `SQUINT_ZOO` naming a folder, every `.onnx` file in it makes the round trip too.
 
+mod build;
+mod fields;
+mod independent;
 mod normal;
 
+use build::*;
 use bytes::Bytes;
 use normal::normalise;
 use prost::Message;
@@ -13,75 +17,21 @@ use squint_proto::onnx::{self, *};
 use squint_proto::{LoadOptions, LoadProblem};
 use std::path::{Path, PathBuf};
 
-fn s(text: &str) -> Option<String> {
-    Some(text.to_owned())
-}
-
-fn node(op_type: &str, inputs: &[&str], outputs: &[&str], attribute: Vec<AttributeProto>) -> NodeProto {
-    NodeProto {
-        op_type: s(op_type),
-        input: inputs.iter().map(|x| (*x).to_owned()).collect(),
-        output: outputs.iter().map(|x| (*x).to_owned()).collect(),
-        attribute,
-        ..NodeProto::default()
-    }
-}
-
-fn attribute(name: &str, kind: T) -> AttributeProto {
-    AttributeProto { name: s(name), r#type: Some(kind as i32), ..AttributeProto::default() }
-}
-
-fn floats(name: &str, data: &[f32]) -> TensorProto {
-    TensorProto {
-        name: s(name),
-        dims: vec![data.len() as i64],
-        data_type: Some(1),
-        float_data: data.to_vec(),
-        ..TensorProto::default()
-    }
-}
-
-fn value(name: &str) -> ValueInfoProto {
-    let tensor = type_proto::Tensor { elem_type: Some(1), shape: None };
-    let ty = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None };
-    ValueInfoProto { name: s(name), r#type: Some(ty), ..ValueInfoProto::default() }
-}
-
-fn entry(key: &str, value: &str) -> StringStringEntryProto {
-    StringStringEntryProto { key: s(key), value: s(value) }
-}
-
-fn graph(name: &str, inputs: &[&str], outputs: &[&str], node: Vec<NodeProto>) -> GraphProto {
-    GraphProto {
-        name: s(name),
-        input: inputs.iter().map(|x| value(x)).collect(),
-        output: outputs.iter().map(|x| value(x)).collect(),
-        node,
-        ..GraphProto::default()
-    }
-}
-
-fn model(graph: GraphProto) -> ModelProto {
-    ModelProto {
-        ir_version: Some(10),
-        opset_import: vec![OperatorSetIdProto { domain: s(""), version: Some(21) }],
-        graph: Some(graph),
-        ..ModelProto::default()
-    }
-}
-
-fn import(model: &ModelProto) -> Result<squint_ir::Model, LoadProblem> {
+pub(crate) fn import(model: &ModelProto) -> Result<squint_ir::Model, LoadProblem> {
     squint_proto::from_bytes(model.encode_to_vec().into(), None).map_err(|e| e.problem)
 }
 
-fn round_trip(x: &ModelProto) -> ModelProto {
+pub(crate) fn round_trip(x: &ModelProto) -> ModelProto {
     let bytes = squint_proto::encode(&import(x).expect("imports")).expect("exports");
     ModelProto::decode(&bytes[..]).expect("decodes")
 }
 
 #[track_caller]
-fn assert_preserved(x: ModelProto) {
+pub(crate) fn assert_preserved(x: ModelProto) {
     let y = round_trip(&x);
+    if let Err(problem) = independent::check(&x.encode_to_vec(), &y.encode_to_vec(), None) {
+        panic!("{problem}");
+    }
     if let Some(difference) = difference(&normalise(x, None), &normalise(y, None)) {
         panic!("{difference}");
     }
@@ -283,9 +233,11 @@ fn wrong_names_are_listed() {
     let relu = |x: &str, y: &str| node("Relu", &[x], &[y], vec![]);
     let e =
         import(&model(graph("g", &["x", "x"], &["y"], vec![relu("x", "y"), relu("x", "y")]))).unwrap_err();
-    assert_eq!(e.to_string(), "graph `g` defines `x`, `y` more than once");
+    let by = "`x` (an input), `y` (the Relu that makes `y`)";
+    assert_eq!(e.to_string(), format!("graph `g` defines {by} more than once"));
     let e = import(&model(graph("g", &["x"], &["z"], vec![relu("nowhere", "y")]))).unwrap_err();
-    assert_eq!(e.to_string(), "graph `g` uses `nowhere`, `z`, which nothing defines");
+    let by = "`nowhere` (the Relu that makes `y`), `z` (as an output)";
+    assert_eq!(e.to_string(), format!("graph `g` uses {by}, which nothing defines"));
     let cycle = model(graph("g", &[], &["a"], vec![relu("a", "b"), relu("b", "a")]));
     let e = squint_proto::encode(&import(&cycle).unwrap()).unwrap_err();
     assert!(e.to_string().contains("cycle"), "{e}");
@@ -339,6 +291,7 @@ fn check_file(file: &Path) -> Result<bool, String> {
     }
     let bytes = std::fs::read(file).map_err(|e| e.to_string())?;
     let out = squint_proto::encode(&m).map_err(|e| e.to_string())?;
+    independent::check(&bytes, &out, file.parent())?;
     let x = onnx::ModelProto::decode(&bytes[..]).map_err(|e| e.to_string())?;
     let y = onnx::ModelProto::decode(&out[..]).map_err(|e| e.to_string())?;
     match difference(&normalise(x, file.parent()), &normalise(y, None)) {

@@ -109,7 +109,7 @@ fn refusal(model: &Model, onnx: &Onnx, graph: &Graph, id: OpId) -> Option<String
 fn untyped(graph: &Graph, value: ValueId) -> Option<String> {
     let dtype = match (graph.konst(value), graph.ty(value)) {
         (Some(konst), _) => konst.dtype(),
-        (None, None | Some(Type::Opaque(_))) => return None,
+        (None, None | Some(Type::Encoded(_))) => return None,
         (None, Some(Type::Tensor { dtype, .. })) => *dtype,
         (None, Some(other)) => return Some(format!("tract has no values of type {other}")),
     };

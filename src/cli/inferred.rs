@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::talk::Talk;
 use squint::ir::{Type, ValueTable};
 use squint::passes::{pass::PassCx, pipeline::pass_named};
-use squint::{Config, Error, Model};
+use squint::{Config, Error, Model, Note};
 use std::collections::BTreeSet;
 
 /// Types of the values of the main graph, constants included; none where nothing is known.
@@ -14,12 +14,21 @@ use std::collections::BTreeSet;
 /// # Errors
 /// If the graph has a cycle.
 pub(crate) fn types(model: &mut Model, talk: &Talk) -> Result<ValueTable<Type>, Failure> {
+    let (types, contradictions) = infer(model)?;
+    talk.notes(contradictions);
+    Ok(types)
+}
+
+/// As [`types`], with the contradictions.
+///
+/// # Errors
+/// If the graph has a cycle.
+pub(crate) fn infer(model: &mut Model) -> Result<(ValueTable<Type>, Vec<Note>), Failure> {
     let config = Config::new("");
     let mut cx = PassCx::new(&config);
     if let Some(pass) = pass_named("infer-types") {
         pass.run(model, &mut cx).map_err(Error::from)?;
     }
-    talk.notes(cx.notes.iter());
     let mut types = ValueTable::new();
     let g = model.main();
     for v in g.values() {
@@ -29,7 +38,7 @@ pub(crate) fn types(model: &mut Model, talk: &Talk) -> Result<ValueTable<Type>, 
             types.insert(v, ty);
         }
     }
-    Ok(types)
+    Ok((types, cx.notes.iter().cloned().collect()))
 }
 
 /// Types of the operators of the main graph whose results squint cannot infer, since they have no row.

@@ -1,5 +1,6 @@
 //! `squint inspect`.
 
+use super::check::{errors, examine};
 use super::failure::Failure;
 use super::inferred::{operators_without_row, types};
 use super::model_file::{Input, constants, size_on_disk};
@@ -9,7 +10,6 @@ use super::talk::Talk;
 use clap::Args;
 use serde_json::{Value, json};
 use squint::Model;
-use squint::ir::verify::{Severity, verify};
 use squint::ir::{Dim, Type, ValueId, ValueTable};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -19,7 +19,8 @@ use std::io::{self, Write};
 pub(crate) struct Inspect {
     #[command(flatten)]
     model: Input,
-    /// List everything that is wrong with the model, and exit with status 1 if there is any error.
+    /// List everything that is wrong with the model, and exit with status 1 if there is any error. Of external data
+    /// that have checksums, these are compared.
     #[arg(long)]
     check: bool,
     /// List the values of the main graph with their types, as far as they can be inferred.
@@ -32,19 +33,17 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
-        let mut model = self.model.load(talk)?;
+        let (mut model, found) =
+            if self.check { examine(&self.model)? } else { (self.model.load(talk)?, Vec::new()) };
         let types = if self.types { Some(types(&mut model, talk)?) } else { None };
         let facts = Facts::of(&model, size_on_disk(&self.model.path, &model)?);
-        let violations = if self.check { verify(&model) } else { Vec::new() };
         let mut out = io::stdout().lock();
         match self.format {
             Format::Json => {
                 let mut all = facts.json(&model);
                 if self.check {
-                    let list = violations.iter().map(|v| {
-                        let severity = if v.severity == Severity::Error { "error" } else { "warning" };
-                        json!({"severity": severity, "message": v.to_string()})
-                    });
+                    let list =
+                        found.iter().map(|f| json!({"severity": f.severity.to_string(), "message": f.line}));
                     all["violations"] = list.collect();
                 }
                 if let Some(types) = &types {
@@ -60,13 +59,13 @@ impl Inspect {
                     let ty = ty.map_or("of unknown type".into(), Type::to_string);
                     writeln!(out, "{label:<12}{name}: {ty}")?;
                 }
-                for v in &violations {
-                    writeln!(out, "\n{}", v.diagnostic(&model))?;
+                for f in &found {
+                    writeln!(out, "\n{}", f.drawn)?;
                 }
             }
         }
         out.flush()?;
-        match violations.iter().filter(|v| v.severity == Severity::Error).count() {
+        match errors(&found) {
             0 => Ok(()),
             n => Err(Failure::Found(format!(
                 "`{}` is not a valid model: {n} error{}",

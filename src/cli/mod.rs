@@ -5,6 +5,7 @@
 //! 2: the command line is; 101: squint itself is.
 
 mod calibrate;
+mod check;
 mod compare;
 mod config_file;
 mod convert;

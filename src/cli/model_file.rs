@@ -5,7 +5,7 @@ use super::talk::Talk;
 use clap::{Args, ValueEnum};
 use squint::ir::Tensor;
 use squint::ir::verify::{Severity, verify};
-use squint::{Error, External, LoadOptions, Model, SaveOptions};
+use squint::{Error, Examination, External, LoadOptions, Model, SaveOptions};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -45,15 +45,27 @@ impl Input {
     }
 }
 
+impl Input {
+    /// Reads the model as far as it can be read, with all that is wrong with it. Checksums are compared.
+    ///
+    /// # Errors
+    /// If there is nothing to be read.
+    pub(crate) fn examine(&self) -> Result<Examination, Failure> {
+        Ok(squint::examine(&self.path, &LoadOptions { verify_checksums: true, ..self.trust.options() })?)
+    }
+}
+
 impl Trust {
+    fn options(self) -> LoadOptions {
+        LoadOptions { allow_external_anywhere: self.allow_external_anywhere, ..LoadOptions::default() }
+    }
+
     /// Loads a model and passes on what is to be said about it.
     ///
     /// # Errors
     /// If the file is no model.
     pub(crate) fn load(self, path: &Path, talk: &Talk) -> Result<Model, Failure> {
-        let anywhere = self.allow_external_anywhere;
-        let options = LoadOptions { allow_external_anywhere: anywhere, ..LoadOptions::default() };
-        let (model, notes) = squint::load_with(path, &options)?;
+        let (model, notes) = squint::load_with(path, &self.options())?;
         talk.notes(notes);
         Ok(model)
     }
@@ -81,7 +93,8 @@ pub(crate) struct Output {
     #[arg(id = "output", short, long, value_name = "FILE")]
     pub(crate) path: PathBuf,
     /// Whether weights go into a file of their own, `FILE.data`: auto where the model would pass the 2 GiB
-    /// that protobuf can hold.
+    /// that protobuf can hold; keep leaves those of the input that lie in other files in files of the same
+    /// names and layout, which are copied beside the output.
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     external_data: ExternalData,
 }
@@ -92,6 +105,7 @@ enum ExternalData {
     Auto,
     Always,
     Never,
+    Keep,
 }
 
 impl Output {
@@ -112,6 +126,7 @@ impl Output {
             ExternalData::Auto => External::Auto,
             ExternalData::Always => External::Always,
             ExternalData::Never => External::Never,
+            ExternalData::Keep => External::Keep,
         };
         Ok(squint::save_with(model, &self.path, &SaveOptions { external })?)
     }

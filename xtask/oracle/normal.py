@@ -51,6 +51,7 @@ def _graph(graph: GraphProto, folder: Path) -> None:
     kept = [inner[name] for name in sorted(inner)]
     del graph.value_info[:]
     graph.value_info.extend(kept)
+    graph.quantization_annotation.sort(key=lambda annotation: annotation.tensor_name)
 
 
 def _node(node: NodeProto, folder: Path) -> None:
@@ -116,6 +117,9 @@ def _raw(tensor: TensorProto) -> bytes:
         return _packed("<Q", tensor.uint64_data)
     if kind == TensorProto.UINT32:
         return _packed("<I", tensor.uint64_data)
+    if kind in (TensorProto.FLOAT6E2M3, TensorProto.FLOAT6E3M2):
+        stream = sum(entry << (6 * i) for i, entry in enumerate(tensor.int32_data))
+        return stream.to_bytes((6 * len(tensor.int32_data) + 7) // 8, "little")
     code = _INT32_FORMATS.get(kind, "<B")
     mask = {"<B": 0xFF, "<H": 0xFFFF}.get(code)
     return _packed(code, tensor.int32_data if mask is None else [entry & mask for entry in tensor.int32_data])

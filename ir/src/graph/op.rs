@@ -131,6 +131,8 @@ pub struct Value {
     pub konst: Option<Arc<Tensor>>,
     /// In a body: the capture slot of the owning operator where the outer value is found.
     pub captured: Option<u32>,
+    /// True for a constant that is not here: a sparse initializer, which is in the residue.
+    pub encoded: bool,
     /// Documentation.
     pub doc: String,
     /// `metadata_props`.

@@ -50,13 +50,37 @@ impl Parser<'_, '_> {
                     Type::Map(key, Box::new(p.ty()?))
                 }
                 "sparse_tensor" => Type::SparseTensor { dtype: p.dtype()?, shape: p.shape()? },
-                "opaque" if p.at(b')') => Type::Opaque(Bytes::new()),
-                "opaque" => return Err(p.error_at(word.at, "opaque types with a name are not supported")),
+                "opaque" => p.opaque()?,
                 other => return Err(p.error_at(word.at, format!("expected a type, found `{other}`"))),
             };
             p.expect(b')')?;
             Ok(ty)
         })
+    }
+
+    /// What stands between the parentheses: nothing, `name`, or `domain, name`.
+    fn opaque(&mut self) -> Result<Type, TextError> {
+        let (mut domain, mut name) = (String::new(), String::new());
+        if !self.at(b')') {
+            name = self.qualified_name()?;
+            if self.eat(b',')? {
+                domain = std::mem::take(&mut name);
+                if !self.at(b')') {
+                    name = self.qualified_name()?;
+                }
+            }
+        }
+        Ok(Type::Opaque { domain, name })
+    }
+
+    /// `name ('.' name)*`
+    fn qualified_name(&mut self) -> Result<String, TextError> {
+        let mut all = self.name()?.text;
+        while self.eat(b'.')? {
+            all.push('.');
+            all.push_str(&self.name()?.text);
+        }
+        Ok(all)
     }
 
     fn dtype(&mut self) -> Result<DType, TextError> {

@@ -4,8 +4,8 @@ use super::PrintOptions;
 use super::lexer::is_identifier;
 use super::literal::is_float_word;
 use super::print_value::{
-    attribute_kind_name, write_bytes, write_elements, write_float, write_list, write_name, write_quoted,
-    write_tensor_type,
+    attribute_kind_name, is_qualified, write_bytes, write_elements, write_float, write_list, write_name,
+    write_quoted, write_tensor_type,
 };
 use crate::{AttrValue, Attribute, Function, Graph, GraphId, Model, OpId, Tensor, Type, ValueId};
 use sha2::{Digest, Sha256};
@@ -259,7 +259,7 @@ impl<'a> Printer<'a> {
         let start = out.len();
         if !node.domain.is_empty() {
             // Quoting a part would still leave the points to be read as separators.
-            if node.domain.split('.').all(is_identifier) {
+            if is_qualified(&node.domain) {
                 out.push_str(&node.domain);
             } else {
                 write_quoted(out, &node.domain)?;

@@ -38,6 +38,11 @@ pub(crate) fn write_name(out: &mut impl Write, name: &str) -> fmt::Result {
     if is_identifier(name) && !is_type_word(name) { out.write_str(name) } else { write_quoted(out, name) }
 }
 
+/// True for identifiers with points between them.
+pub(crate) fn is_qualified(name: &str) -> bool {
+    name.split('.').all(is_identifier)
+}
+
 /// Writes a string in quotes.
 pub(super) fn write_quoted(out: &mut impl Write, text: &str) -> fmt::Result {
     out.write_char('"')?;
@@ -96,10 +101,7 @@ pub(super) fn write_elements(out: &mut String, tensor: &Tensor) -> fmt::Result {
         Float16 | Bfloat16 => {
             write_list(out, bytes.as_chunks().0, |o, c| write!(o, "{}", u16::from_le_bytes(*c)))
         }
-        Float4e2m1 => {
-            let bits = Tensor::raw(Uint4, tensor.dims(), bytes.clone()).ok().and_then(|t| t.to_i64s());
-            write_list(out, bits.unwrap_or_default(), |o, x| write!(o, "{x}"))
-        }
+        Float4e2m1 | Float6e2m3 | Float6e3m2 => write_list(out, tensor.codes(), |o, x| write!(o, "{x}")),
         dtype => match tensor.to_i64s() {
             Some(ints) => write_list(out, ints, |o, x| write!(o, "{x}")),
             None => {

@@ -18,9 +18,13 @@ fn every_literal_survives() {
   doc_string: "say \"a\\b\"",
   metadata_props: ["k": "v", "size": "large"]
 >
-every (float[N,3,?] x, seq(float[]) s, map(int64, string) m, optional(float16[2]) o) => (
+every (float[N,3,?] x, seq(float[]) s, map(int64, string) m, optional(float16[2]) o, opaque() p) => (
   float y,
-  bool["a/b"] "q.1"
+  bool["a/b"] "q.1",
+  opaque(test.rng.RNG) r,
+  seq(opaque(my.domain, Handle)) t,
+  opaque("not a name", ) u,
+  sparse_tensor(float6e3m2[2,N]) v
 )
 {
 }
@@ -38,6 +42,7 @@ constants () => ()
   int4[3] i4 = {-8, 7, -1},
   uint2[5] u2 = {0, 1, 2, 3, 1},
   float4e2m1[3] f4 = {7, 15, 0},
+  float6e2m3[5] f6 = {31, 63, 0, 32, 5},
   uint64[1] u = {18446744073709551615},
   int64[1,1] i = {-9223372036854775808},
   bool[2] t = {1, 0},

@@ -122,7 +122,7 @@ fn check_values(r: &mut Report<'_>, id: GraphId, level: Level) {
         let produced = g.producer(v).is_some();
         let otherwise = [
             (inputs.contains(&v), "an input"),
-            (value.konst.is_some(), "a constant"),
+            (value.konst.is_some() || value.encoded, "a constant"),
             (value.captured.is_some(), "captured"),
         ];
         for (_, what) in otherwise.iter().filter(|(is, _)| *is && produced) {
@@ -196,7 +196,6 @@ fn check_constant(r: &mut Report<'_>, id: GraphId, v: ValueId) {
 fn is_defined(r: &Report<'_>, id: GraphId, v: ValueId) -> bool {
     let g = r.model.graph(id);
     let value = g.value(v);
-    // A sparse initializer is in the residue.
-    let encoded = !value.residue.is_empty();
-    value.konst.is_some() || value.captured.is_some() || g.producer(v).is_some() || encoded || g.is_input(v)
+    let elsewhere = value.captured.is_some() || value.encoded;
+    value.konst.is_some() || elsewhere || g.producer(v).is_some() || g.is_input(v)
 }

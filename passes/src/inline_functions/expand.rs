@@ -116,7 +116,7 @@ impl<'a> Expansion<'a> {
             let g = self.model.graph_mut(scope.to);
             let copy = g.add_value(&name, value.ty.as_ref().map(without_symbols));
             let to = g.value_mut(copy);
-            (to.konst, to.doc) = (value.konst.clone(), value.doc.clone());
+            (to.konst, to.encoded, to.doc) = (value.konst.clone(), value.encoded, value.doc.clone());
             (to.metadata, to.residue) = (value.metadata.clone(), value.residue.clone());
             map.insert(v, Some(copy));
         }
@@ -257,7 +257,7 @@ fn without_symbols(ty: &Type) -> Type {
         Type::Sequence(t) => Type::Sequence(Box::new(without_symbols(t))),
         Type::Optional(t) => Type::Optional(Box::new(without_symbols(t))),
         Type::Map(k, t) => Type::Map(*k, Box::new(without_symbols(t))),
-        Type::Opaque(_) => ty.clone(),
+        Type::Opaque { .. } | Type::Encoded(_) => ty.clone(),
     }
 }
 

@@ -36,6 +36,7 @@ fn graph(g: &mut GraphProto, folder: Option<&Path>) {
     g.value_info.retain(|v| !ends.contains(v.name()));
     g.value_info.sort_by(|a, b| a.name.cmp(&b.name));
     g.value_info.dedup_by(|a, b| a.name == b.name);
+    g.quantization_annotation.sort_by(|a, b| a.tensor_name.cmp(&b.tensor_name));
 }
 
 fn node(n: &mut NodeProto, folder: Option<&Path>) {
@@ -100,8 +101,20 @@ fn tensor(t: &mut TensorProto, folder: Option<&Path>) {
         4 | 5 | 10 | 16 => 2,
         _ => 1,
     };
-    t.int32_data.drain(..).for_each(|x| raw.extend(&x.to_le_bytes()[..bytes]));
+    match code {
+        27 | 28 => six_bits(&std::mem::take(&mut t.int32_data), &mut raw),
+        _ => t.int32_data.drain(..).for_each(|x| raw.extend(&x.to_le_bytes()[..bytes])),
+    }
     t.raw_data = Some(raw.into());
+}
+
+/// Four elements to three bytes, by the formula beside `TensorProto.raw_data`.
+fn six_bits(elements: &[i32], raw: &mut Vec<u8>) {
+    for group in elements.chunks(4) {
+        let x = |i: usize| group.get(i).map_or(0, |x| *x as u8);
+        let bytes = [x(0) | (x(1) & 0x3) << 6, x(1) >> 2 | (x(2) & 0xf) << 4, x(2) >> 4 | x(3) << 2];
+        raw.extend(&bytes[..(6 * group.len()).div_ceil(8)]);
+    }
 }
 
 fn opsets(list: &mut [OperatorSetIdProto]) {
