@@ -150,7 +150,9 @@ fn check_capture(r: &mut Report<'_>, id: GraphId, v: ValueId, outer: Option<Valu
     }
     let (home, origin) = r.model.resolve(around, outer);
     let name = r.model.graph(home).value(origin).name();
-    if let Some(other) = g.value_named(name).filter(|other| *other != v) {
+    // A value may be captured twice, as two that became equal.
+    let another = |other: &ValueId| *other != v && r.model.resolve(id, *other) != (home, origin);
+    if let Some(other) = g.value_named(name).filter(another) {
         r.error(id, Entity::Value(other), "has the name of another value that is captured");
     }
 }

@@ -119,3 +119,22 @@ fn types_are_wanted_only_late() {
     let drawn = found[0].diagnostic(&m).to_string();
     assert!(drawn.contains("   | y = Relu (x)"), "{drawn}");
 }
+
+#[test]
+fn two_captured_values_may_become_one() {
+    let mut model = crate::text::parse(
+        "<ir_version: 8, opset_import: [\"\" : 17]> m (bool c, float[2] x) => (float[2] y) { \
+         a = Relu (x) b = Relu (x) \
+         y = If (c) <then_branch = t () => (float[2] s) { s = Add (a, b) }, \
+         else_branch = e () => (float[2] d) { d = Neg (b) }> }",
+    )
+    .expect("the fixture is ONNX text");
+    let g = model.main_mut();
+    let (a, b) = (g.value_named("a").expect("a"), g.value_named("b").expect("b"));
+    g.replace_uses(b, a);
+    assert_eq!(verify(&model), []);
+    let printed = crate::text::print(&model, &crate::text::PrintOptions::default());
+    let back = crate::text::parse(&printed).expect("what is printed can be read");
+    assert!(printed.contains("Add (a, a)") && printed.contains("Neg (a)"), "{printed}");
+    assert_eq!(verify(&back), []);
+}
