@@ -75,8 +75,8 @@ fn affine(g: &Graph, op: OpId) -> Option<Affine<'_>> {
     let declared =
         g.op(op).int("output_dtype").and_then(|code| DType::from_code(code as i32)).filter(|_| quantizes);
     let integers = if quantizes { g.result(op, 0) } else { data };
-    // Without any word about it QuantizeLinear makes uint8.
-    let standard = quantizes.then_some(DType::Uint8);
+    // Without any word about it QuantizeLinear makes uint8; a zero point that is computed is a word.
+    let standard = (quantizes && g.operand(op, 2).is_none()).then_some(DType::Uint8);
     let dtype = zero.map(|z| z.dtype()).or(declared).or_else(|| typed(integers)).or(standard);
     Some(Affine { quantizes, data, scale: konst(1), zero, dtype })
 }
