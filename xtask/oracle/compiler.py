@@ -1,9 +1,12 @@
 """Runs the squint binary under test."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 TIMEOUT_SECONDS = 600
+INTERPRETED_SAMPLES = 4
+"""Samples that squint runs by itself."""
 
 
 class SquintError(Exception):
@@ -27,8 +30,14 @@ class Squint:
         """`squint optimize MODEL -o OUT`; returns `output`."""
         output.parent.mkdir(parents=True, exist_ok=True)
         output.unlink(missing_ok=True)
-        self._run("optimize", str(model), "-o", str(output))
+        self.run("optimize", str(model), "-o", str(output))
         return output
+
+    def interpret(self, model: Path, data: Path, folder: Path) -> list[Path]:
+        """`squint run MODEL --data DATA -o FOLDER`; returns an `.npz` of outputs for each sample, in order."""
+        shutil.rmtree(folder, ignore_errors=True)
+        self.run("run", str(model), "-o", str(folder), "--data", str(data), "--samples", str(INTERPRETED_SAMPLES))
+        return sorted(folder.glob("*.npz"))
 
     def print(self, model: Path) -> str:
         """`squint print MODEL`: the model as ONNX text."""

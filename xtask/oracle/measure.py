@@ -106,6 +106,21 @@ def sqnr(reference: list[list[np.ndarray]], other: list[list[np.ndarray]]) -> fl
     return 10 * math.log10(signal / noise) if signal and noise else (math.inf if noise == 0 else -math.inf)
 
 
+def agreement(model: Path, outputs: list[Path], feeds: list[Feed]) -> float:
+    """SQNR in dB of outputs in `.npz` files beside the runtime's own, with its graph optimizations disabled."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    runtime = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in runtime.get_outputs()]
+    theirs, ours = [], []
+    for file, feed in zip(outputs, feeds, strict=True):
+        theirs.append(float_arrays(runtime.run(None, feed)))
+        with np.load(file) as arrays:
+            ours.append(float_arrays([arrays[name] for name in names]))
+    return sqnr(theirs, ours)
+
+
 def npz_feeds(folder: Path, limit: int) -> Iterator[Feed]:
     """The first `limit` feeds of a folder that holds one `.npz` a sample."""
     for file in sorted(folder.glob("*.npz"))[:limit]:

@@ -16,7 +16,7 @@ import onnx.parser
 import dynamic
 from cases import CASES, QUICK_START, Case
 from compiler import Squint
-from measure import all_finite, coverage, operators, sqnr
+from measure import agreement, all_finite, coverage, operators, sqnr
 from report import Report
 from subjects import QuickStart, Subject, ZooModel
 
@@ -47,6 +47,8 @@ def run_case(case: Case, subject: Subject, squint: Squint, folder: Path, report:
         check_rewritten(case, subject, squint.optimize(subject.model, folder / "optimized.onnx"), report)
     check_integers(case, quantized, report)
     check_outputs(case, subject, quantized, report)
+    if case.interpreter_db is not None:
+        check_interpreter(case, subject, squint, quantized, folder, report)
     if case.text:
         for kind, path in (("float", subject.model), ("quantized", quantized)):
             with report.step(f"{case.name}/text-{kind}"):
@@ -96,6 +98,17 @@ def check_outputs(case: Case, subject: Subject, quantized: Path, report: Report)
             ok = was - now <= case.max_drop + 1e-9  # scores are ratios of counts: forgive their rounding
             detail = f"{case.metric} {was:.4f} -> {now:.4f} (drop at most {case.max_drop})"
             report.check(f"{case.name}/score", ok, detail)
+
+
+def check_interpreter(
+    case: Case, subject: Subject, squint: Squint, quantized: Path, folder: Path, report: Report
+) -> None:
+    """squint's own execution of the quantized file is that of the runtime, when that executes what the file says."""
+    name = f"{case.name}/interpreter"
+    with report.step(name):
+        outputs = squint.interpret(quantized, subject.data, folder / "interpreted")
+        ratio = agreement(quantized, outputs, subject.feeds(len(outputs)))
+        report.check(name, ratio >= case.interpreter_db, f"{ratio:.1f} dB{_at_least(case.interpreter_db)}")
 
 
 def check_text(name: str, text: str, path: Path, report: Report) -> None:

@@ -37,6 +37,9 @@ class Subject(Protocol):
     def evaluate(self, model: Path, scored: bool) -> Evaluation:
         """Runs `model` on samples that calibration never saw; unscored, on a few samples only."""
 
+    def feeds(self, n: int) -> list[dict[str, np.ndarray]]:
+        """`n` of the calibration samples: those that squint takes with `--samples n`."""
+
 
 class QuickStart:
     """`examples/quickstart`: handwritten digits; `test.npz` holds the input's samples and `labels`."""
@@ -61,6 +64,14 @@ class QuickStart:
         return Evaluation({"top1": float(np.mean(correct))}, outputs)
 
 
+    def feeds(self, n: int) -> list[dict[str, np.ndarray]]:
+        """Single pictures of the calibration set, evenly spread."""
+        name = session(self.model).get_inputs()[0].name
+        with np.load(self.data) as data:
+            images = data[name]
+        return [{name: images[i * len(images) // n][None]} for i in range(n)]
+
+
 class ZooModel:
     """A model of the zoo, calibrated with feeds that its own task makes."""
 
@@ -79,6 +90,11 @@ class ZooModel:
         for feed in npz_feeds(self.data, SMOKE_SAMPLES):
             runner(feed)
         return Evaluation({}, runner.outputs)
+
+    def feeds(self, n: int) -> list[dict[str, np.ndarray]]:
+        """Calibration feeds, evenly spread."""
+        found = list(npz_feeds(self.data, CALIBRATION_SAMPLES))
+        return [found[i * len(found) // n] for i in range(n)]
 
     def _feeds(self, folder: Path) -> Path:
         """Writes the calibration feeds once; the folder appears whole, so an interrupted run leaves no half set."""
