@@ -132,10 +132,10 @@ impl Emitter<'_> {
             }
         }
         let Some(w) = self.plan.weights.get(op) else { return Ok(()) };
-        let channels = self.missing_channels(op, w);
-        if channels > 0 {
-            self.pad_input(op, channels);
-        }
+        // Weight and input get the same channels: none where too little is known of the input.
+        let missing = self.missing_channels(op, w);
+        let padded = missing > 0 && self.pad_input(op, missing).is_some();
+        let channels = if padded { missing } else { 0 };
         let weight = self.weight(op, w, channels)?;
         self.g.set_operand(op, w.slot, Some(weight));
         if !w.bias_scales.is_empty()
@@ -155,11 +155,12 @@ impl Emitter<'_> {
         wanted.zip(dims.get(1).copied()).map_or(0, |(wanted, there)| wanted.saturating_sub(there))
     }
 
-    /// Appends channels of zeros to the quantized form of what a convolution reads.
-    fn pad_input(&mut self, op: OpId, channels: usize) {
-        let Some(d) = self.g.operand(op, 0) else { return };
-        let Some((dequantizer, _)) = self.g.producer(d) else { return };
-        let [Some(q), Some(scale), Some(zero)] = self.g.operands(dequantizer)[..] else { return };
+    /// Appends channels of zeros to the quantized form of what a convolution reads; `None`, and nothing done, if its rank
+    /// is unknown.
+    fn pad_input(&mut self, op: OpId, channels: usize) -> Option<()> {
+        let d = self.g.operand(op, 0)?;
+        let (dequantizer, _) = self.g.producer(d)?;
+        let [Some(q), Some(scale), Some(zero)] = self.g.operands(dequantizer)[..] else { return None };
         let grow = |t: Option<&Type>| {
             let mut shape = t?.shape()?.clone();
             let there = shape.get(1)?.known()?;
@@ -167,7 +168,7 @@ impl Emitter<'_> {
             Some(Type::tensor(t?.dtype()?, Some(shape)))
         };
         let (codes_type, ty) = (grow(self.g.ty(q)), grow(self.g.ty(d)));
-        let Some(rank) = self.g.ty(d).and_then(|t| t.shape()).map(Vec::len) else { return };
+        let rank = self.g.ty(d).and_then(|t| t.shape()).map(Vec::len)?;
         let mut pads = vec![0; 2 * rank];
         pads[rank + 1] = channels as i64;
         let label = self.g.label(op);
@@ -179,6 +180,7 @@ impl Emitter<'_> {
             OpSpec::new("DequantizeLinear").name(name.clone()).near(op).operands([padded, scale, zero]);
         let d = self.g.emit(spec, &format!("{name}_Output"), ty);
         self.g.set_operand(op, 0, Some(d));
+        Some(())
     }
 
     /// The dequantized weight, with so many more input channels of zeros.
