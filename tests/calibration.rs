@@ -164,6 +164,96 @@ fn a_killed_process_goes_on_to_the_same_bytes() {
 }
 
 #[test]
+fn moving_averages_need_the_extremes_of_each_sample_and_then_no_order_of_work() {
+    let dir = workplace();
+    let data = "--data calibration.npz --samples 9";
+    squint(&dir, &format!("calibrate digits.onnx {data} -o forgot.stats"));
+    let refused = squint(&dir, "quantize digits.onnx -o q.onnx --stats forgot.stats --method moving-average");
+    assert!(said(&refused).contains("calibrate with `--keep-extremes`"), "{}", said(&refused));
+    for i in 0..2 {
+        squint(&dir, &format!("calibrate digits.onnx {data} --keep-extremes --shard {i}/2 -o {i}.stats"));
+    }
+    squint(&dir, "stats merge 1.stats 0.stats -o merged.stats");
+    squint(&dir, &format!("calibrate digits.onnx {data} --keep-extremes -o one.stats"));
+    let bytes = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    assert_eq!(bytes("merged.stats"), bytes("one.stats"));
+    let refused = squint(&dir, "stats merge 0.stats forgot.stats -o m.stats");
+    assert!(
+        said(&refused).contains("only one of them has the extremes of each sample"),
+        "{}",
+        said(&refused)
+    );
+    let plan = |by: &str| {
+        let words = format!("explain digits.onnx --plan --method moving-average:0.5 {by}");
+        String::from_utf8(squint(&dir, &words).stdout).unwrap()
+    };
+    let ranges = |text: String| {
+        let found =
+            text.split('[').filter_map(|x| x.strip_prefix("moving-average:0.5 ")).map(|x| x.to_owned());
+        found.collect::<String>()
+    };
+    let from_stats = ranges(plan("--stats one.stats"));
+    assert!(!from_stats.is_empty());
+    assert_eq!(ranges(plan(&format!("{data} --threads 3"))), from_stats);
+}
+
+#[test]
+fn plans_are_tried_on_data_besides_statistics() {
+    let dir = workplace();
+    squint(&dir, "calibrate digits.onnx --data calibration.npz -o d.stats");
+    let alone = squint(&dir, "quantize digits.onnx -o a.onnx --stats d.stats");
+    assert!(said(&alone).contains("without data no plan is tried"), "{}", said(&alone));
+    let both = squint(&dir, "quantize digits.onnx -o b.onnx --stats d.stats --data calibration.npz");
+    assert!(!said(&both).contains("without data"), "{}", said(&both));
+    squint(&dir, "quantize digits.onnx -o c.onnx --data calibration.npz");
+    let bytes = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    assert_eq!(bytes("b.onnx"), bytes("c.onnx"), "the same statistics, the same samples");
+}
+
+#[test]
+fn ranges_of_other_tools_are_taken_as_they_are() {
+    let dir = workplace();
+    squint(&dir, "calibrate digits.onnx --data calibration.npz -o d.stats");
+    for (format, file) in [("trt", "d.cache"), ("ort", "d.json")] {
+        squint(&dir, &format!("stats export d.stats --format {format} --method minmax -o {file}"));
+        let done = squint(&dir, &format!("quantize digits.onnx -o q.onnx --cache {file}"));
+        assert!(done.status.success(), "{}", said(&done));
+        assert!(said(&done).contains("contractions in integers  5/7"), "{}", said(&done));
+    }
+    let plan = |by: &str| squint(&dir, &format!("explain digits.onnx --plan {by}")).stdout;
+    assert_eq!(plan("--cache d.json"), plan("--stats d.stats --method minmax"));
+    std::fs::write(dir.path().join("other.json"), r#"{"z": {"lowest": 0, "highest": 1}}"#).unwrap();
+    let refused = squint(&dir, "quantize digits.onnx -o q.onnx --cache other.json");
+    assert!(said(&refused).contains("`other.json` is of another model"), "{}", said(&refused));
+    let refused = squint(&dir, "quantize digits.onnx -o q.onnx --cache d.stats");
+    assert!(said(&refused).starts_with("error: cannot read"), "{}", said(&refused));
+}
+
+#[test]
+fn what_the_embedded_executor_cannot_run_names_the_operator_and_the_other_executor() {
+    let dir = workplace();
+    let model = "<ir_version: 8, opset_import: [\"\" : 17, \"com.acme\" : 1]>\
+                 g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {1, 2, 3, 4, 5, 6, 7, 8}>\
+                 { t = Gemm (x, w) [twist] y = com.acme.Twist (t) }";
+    std::fs::write(dir.path().join("t.onnxtxt"), model).unwrap();
+    std::fs::write(dir.path().join("x.bin"), [0; 16]).unwrap();
+    let refused = squint(&dir, "quantize t.onnxtxt -o q.onnx --data x.bin");
+    let why = said(&refused);
+    assert!(why.contains("tract cannot run this model: `twist` (com.acme::Twist)"), "{why}");
+    assert!(why.contains("help: `--runtime onnxruntime` runs the float model"), "{why}");
+    let refused =
+        squint(&dir, "quantize t.onnxtxt -o q.onnx --data x.bin --runtime-library none/libonnxruntime.so");
+    assert!(
+        said(&refused).contains("was not found; looked in `none/libonnxruntime.so`"),
+        "{}",
+        said(&refused)
+    );
+    let refused = squint(&dir, "quantize t.onnxtxt -o q.onnx --data x.bin --runtime-library x.bin");
+    assert!(said(&refused).starts_with("error: cannot use `x.bin`: "), "{}", said(&refused));
+    assert!(!dir.path().join("q.onnx").exists());
+}
+
+#[test]
 fn statistics_of_another_graph_are_refused() {
     let dir = workplace();
     squint(&dir, "calibrate digits.onnx --data calibration.npz --samples 4 -o d.stats");

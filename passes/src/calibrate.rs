@@ -51,8 +51,9 @@ pub fn calibrate(
     progress: &dyn Progress,
 ) -> Result<Statistics, PassError> {
     let indices: Vec<usize> = (0..samples.len()).collect();
-    let mut tally = Tally::new(observed.len());
-    let run = Run { session, samples, threads: threads(config), progress, hash: false };
+    let each = config.method.depends_on_order();
+    let mut tally = Tally::new(observed.len(), each);
+    let run = Run { session, samples, threads: threads(config), progress, hash: false, each };
     run.take(&indices, &mut tally, None)?;
     Ok(tally.statistics(model, observed))
 }
@@ -75,6 +76,8 @@ pub(crate) struct Run<'a> {
     pub(crate) progress: &'a dyn Progress,
     /// Whether samples are hashed, too.
     pub(crate) hash: bool,
+    /// Whether extremes of each sample are kept.
+    pub(crate) each: bool,
 }
 
 /// What is done with unfinished work, so that it is not lost.
@@ -159,7 +162,7 @@ impl Work<'_> {
     }
 
     fn take_all(&self, parts: &Mutex<Vec<Tally>>, before: usize, total: usize) {
-        let mut tally = Tally::new(self.values);
+        let mut tally = Tally::new(self.values, self.run.each);
         // One sample at least, so that every round makes progress.
         while !self.shared.stop.load(Ordering::Relaxed)
             && (tally.done().is_empty() || self.deadline.is_none_or(|d| Instant::now() < d))

@@ -8,7 +8,8 @@ use crate::recording::Recording;
 use crate::runner::Progress;
 use crate::statistics::Statistics;
 use squint_ir::execute::{Execute, Samples, Session};
-use squint_ir::{Graph, Model, OpId, ValueId, ValueTable};
+use squint_ir::types::known_dims;
+use squint_ir::{Dim, Graph, Model, OpId, Type, ValueId, ValueTable};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -60,7 +61,16 @@ impl Known<'_> {
     /// If it is about another graph.
     pub(crate) fn apply(self, model: &Model, cx: &mut PassCx<'_>) -> Result<(), PassError> {
         match self {
-            Known::Recording(recording) => cx.statistics = recording.statistics(model, &cx.observed)?,
+            Known::Recording(recording) => {
+                let method = cx.config.method;
+                if method.depends_on_order() && !recording.tally.keeps_each() {
+                    return Err(PassError::Config(format!(
+                        "the method `{method}` follows the order of samples, which these statistics do not keep; \
+                         calibrate with `--keep-extremes`"
+                    )));
+                }
+                cx.statistics = recording.statistics(model, &cx.observed)?;
+            }
             Known::Ranges(given) => {
                 let missing = given.apply(model, cx)?;
                 if let Some(first) = missing.first() {
@@ -84,6 +94,17 @@ impl GivenRanges {
         let g = model.main();
         let positive = never_negative(g)?;
         let (mut statistics, mut missing) = (Statistics::default(), Vec::new());
+        // Costs need lengths. What is not known of a batch counts as one sample.
+        for v in &g.inputs {
+            let Some(shape) = g.ty(*v).and_then(Type::shape) else { continue };
+            let mut shape = shape.clone();
+            if let Some(batch) = shape.first_mut().filter(|d| d.known().is_none()) {
+                *batch = Dim::Known(1);
+            }
+            if let Some(dims) = known_dims(&shape) {
+                statistics.dims.insert(*v, dims);
+            }
+        }
         for v in &cx.observed {
             let name = g.value(*v).name();
             let Some((lo, hi)) = self.ranges.get(name).copied() else {
@@ -212,6 +233,15 @@ impl<'m> Evidence<'m> {
             };
         };
         let session = calibrate::prepare(model, &cx.observed, executor)?;
+        if let Some(Known::Ranges(_)) = self.known
+            && !samples.is_empty()
+        {
+            for (name, t) in samples.get(0).map_err(PassError::Data)? {
+                if let Some(v) = model.main().value_named(&name) {
+                    cx.statistics.dims.insert(v, t.dims().to_vec());
+                }
+            }
+        }
         if self.known.is_none() {
             cx.statistics =
                 calibrate::calibrate(model, &cx.observed, session.as_ref(), samples, cx.config, progress)?;

@@ -234,7 +234,7 @@ pub fn record(
         graph: Fingerprint::of(model).map_err(|c| PassError::Model(c.to_string()))?,
         data: part.data,
         names: cx.observed.iter().map(|v| g.value(*v).name().to_owned()).collect(),
-        tally: calibrate::Tally::new(cx.observed.len()),
+        tally: calibrate::Tally::new(cx.observed.len(), part.each),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     if let Some(begun) = part.begun {
@@ -247,7 +247,8 @@ pub fn record(
     hooks.progress.pass(calibrate::NAME);
     let session = calibrate::prepare(model, &cx.observed, executor)?;
     let (session, threads) = (session.as_ref(), calibrate::threads(config));
-    let run = calibrate::Run { session, samples, threads, progress: hooks.progress, hash: true };
+    let run =
+        calibrate::Run { session, samples, threads, progress: hooks.progress, hash: true, each: part.each };
     let mut tally = recording.tally.clone();
     let mut save = |tally: &calibrate::Tally| {
         recording.tally = tally.clone();
@@ -265,6 +266,8 @@ pub struct Part<'a> {
     pub data: DataRecord,
     /// Numbers of the samples.
     pub indices: Vec<usize>,
+    /// Whether the extremes of each sample are kept, for methods that depend on the order of samples.
+    pub each: bool,
     /// What an earlier run got done: its samples are not run again.
     pub begun: Option<&'a Recording>,
     /// Time between checkpoints; `None` for no checkpoints.

@@ -59,6 +59,10 @@ impl Recording {
             let (a, b) = differ.map_or(("fewer values", "more"), |(a, b)| (a, b));
             return Some(format!("they are of different values: `{a}` and `{b}`"));
         }
+        let (kept, other_kept) = (self.tally.keeps_each(), other.tally.keeps_each());
+        if kept != other_kept && !self.names.is_empty() {
+            return Some("only one of them has the extremes of each sample".into());
+        }
         let both = self.tally.done().intersection(other.tally.done()).next();
         both.map(|sample| format!("sample {sample} is in both"))
     }

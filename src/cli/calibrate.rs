@@ -38,6 +38,10 @@ pub(crate) struct Calibrate {
     /// Save unfinished work every so many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     checkpoint: u64,
+    /// Keep the extremes of each sample, too, for the method moving-average: it depends on the order of the
+    /// samples, which statistics otherwise forget.
+    #[arg(long)]
+    keep_extremes: bool,
     /// Threads that run samples. The result does not depend on it. [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -58,6 +62,7 @@ impl Calibrate {
         let partial = partial(&self.output);
         let options = CalibrateOptions {
             shard: self.shard,
+            each: self.keep_extremes,
             checkpoint: Some(partial.clone()),
             every: Duration::from_secs(self.checkpoint),
             resume: self.resume,

@@ -51,8 +51,8 @@ pub(crate) struct CompileFlags {
     /// they have in each run; needs no data).
     #[arg(long, value_name = "SCHEME", default_value = "auto")]
     pub(crate) scheme: Scheme,
-    /// How ranges of activations are chosen: auto, minmax, percentile[:P], entropy, mse, lp:P or
-    /// mean-minmax.
+    /// How ranges of activations are chosen: auto, minmax, percentile[:P], entropy, mse, lp:P,
+    /// mean-minmax or moving-average[:WEIGHT].
     #[arg(long, value_name = "METHOD", default_value = "auto")]
     method: Method,
     /// How ranges of weights are chosen: minmax, percentile[:P] or mse.

@@ -10,6 +10,13 @@
 //! | `V.tallies` | U64 \[6\] | samples, samples with finite values, zeros, NaN, +inf, -inf |
 //! | `V.sums` | U64 \[2, 6\] | exact sums of the samples' least and greatest values, limbs in units of 2^-149 |
 //!
+//! where the extremes of each sample are kept (`squint calibrate --keep-extremes`)
+//!
+//! | tensor | type and shape | holds |
+//! |---|---|---|
+//! | `V.numbers` | U64 \[n\] | numbers of the samples with finite values, in order |
+//! | `V.extremes` | F32 \[n, 2\] | their least and greatest finite value |
+//!
 //! and `samples`, I64, the numbers of the samples that are included. The metadata has one entry, `squint`, a JSON
 //! object: format, version, data, graph, inputs, values. (One entry, because writers of the format do not keep
 //! several in order; and the same statistics are to be the same bytes.)
@@ -87,6 +94,13 @@ pub fn to_bytes(recording: &Recording) -> Vec<u8> {
         add("range", Dtype::F32, &[2], [parts.min, parts.max].iter().flat_map(|x| x.to_le_bytes()).collect());
         add("tallies", Dtype::U64, &[6], words(&tallies));
         add("sums", Dtype::U64, &[2, 6], words(&sums));
+        if let Some(each) = &parts.each {
+            let numbers: Vec<u64> = each.iter().map(|(i, ..)| *i).collect();
+            let extremes =
+                each.iter().flat_map(|(_, lo, hi)| [*lo, *hi]).flat_map(f32::to_le_bytes).collect();
+            add("numbers", Dtype::U64, &[each.len()], words(&numbers));
+            add("extremes", Dtype::F32, &[each.len(), 2], extremes);
+        }
     }
     let views = arrays.iter().map(|(name, dtype, shape, bytes)| {
         let view = TensorView::new(*dtype, shape.clone(), bytes);
@@ -195,8 +209,27 @@ fn sketch(file: &SafeTensors<'_>, name: &str) -> Result<Sketch, String> {
         sum_of_mins: limbs(0),
         sum_of_maxs: limbs(6),
         counts: numbers("counts", None)?,
+        each: each(file, name)?,
     };
     Sketch::from_parts(parts).ok_or_else(|| format!("its histogram of `{name}` contradicts itself"))
+}
+
+/// The extremes of each sample of a value, if the file has them.
+fn each(file: &SafeTensors<'_>, name: &str) -> Result<Option<Vec<(u64, f32, f32)>>, String> {
+    let (numbers, extremes) = (format!("{name}.numbers"), format!("{name}.extremes"));
+    if file.tensor(&numbers).is_err() {
+        return Ok(None);
+    }
+    let numbers = array::<8>(file, &numbers, Dtype::U64)?;
+    let pairs = array::<4>(file, &extremes, Dtype::F32)?;
+    let (pairs, rest) = pairs.as_chunks::<2>();
+    if pairs.len() != numbers.len() || !rest.is_empty() {
+        return Err(format!("its tensor `{extremes}` has a wrong size"));
+    }
+    let entry = |(number, [lo, hi]): (&[u8; 8], &[[u8; 4]; 2])| {
+        (u64::from_le_bytes(*number), f32::from_le_bytes(*lo), f32::from_le_bytes(*hi))
+    };
+    Ok(Some(numbers.iter().zip(pairs).map(entry).collect()))
 }
 
 /// The elements of a tensor, each of `N` bytes.
@@ -253,8 +286,8 @@ mod tests {
     use super::*;
 
     fn example() -> Recording {
-        let mut sketch = Sketch::new();
-        sketch.observe(&[-1.0, 0.0, 2.5, f32::NAN]);
+        let mut sketch = Sketch::keeping_each();
+        sketch.observe_nth(3, &[-1.0, 0.0, 2.5, f32::NAN]);
         let first = First { sample: 3, dims: vec![1, 4] };
         let values =
             vec![Seen { sketch, first: Some(first.clone()) }, Seen { sketch: Sketch::new(), first: None }];

@@ -16,6 +16,8 @@ use std::time::Duration;
 pub struct CalibrateOptions {
     /// The part.
     pub shard: Shard,
+    /// Whether the extremes of each sample are kept, for methods that depend on the order of samples.
+    pub each: bool,
     /// Where unfinished work is kept; `None` to keep none.
     pub checkpoint: Option<PathBuf>,
     /// Time between checkpoints.
@@ -52,6 +54,7 @@ pub fn calibrate(
     let part = Part {
         data: DataRecord { total: samples.len(), ..data },
         indices: options.shard.indices(samples.len()),
+        each: options.each,
         begun: begun.as_ref(),
         every: options.checkpoint.as_ref().map(|_| options.every),
         save: &save,

@@ -131,3 +131,12 @@ def _load(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def zoo_names(zoo: Path) -> list[str]:
+    """The ids of the zoo's models whose files are there, in the order of its table; none without a zoo."""
+    tools = zoo / "tools" / "zoo_eval.py"
+    if not tools.is_file():
+        return []
+    tasks = _load(tools).TASKS
+    return [name for name, task in tasks.items() if (zoo / task["file"]).is_file()]

@@ -9,6 +9,7 @@ mod bench_calibration;
 mod bench_graph;
 mod bench_io;
 mod build;
+mod executors;
 mod files;
 mod kernel_costs;
 mod oracle;
@@ -24,13 +25,16 @@ const USAGE: &str = "usage: cargo xtask TASK
         --only    one case of xtask/oracle/cases.py
         --zoo     folder of zoo models (default: ../shared/zoo; skipped if it is not there)
         --squint  binary under test (default: build one in the dev profile)
+  executors [--zoo DIR] [--squint BINARY] [--only NAME]
+        compare calibration by tract with that by ONNX Runtime; rewrites docs/executors.md
   files [--zoo DIR] [--squint BINARY]
         read and write every model of the zoo and of the onnx package, and compare with onnx
   shapes [--zoo DIR] [--squint BINARY] [--check]
         compare shape inference with onnx's on its node cases; rewrites docs/shape-inference.md
         --check   only say whether that is fresh
   bench-calibration [--zoo DIR] [--squint BINARY]
-        time and peak memory of `squint calibrate` on zoo models, for 64 and 640 samples (default: release profile)
+        time and peak memory of `squint calibrate` on zoo models, for 64 and 640 samples, beside ONNX Runtime's own
+        calibrators (default: release profile)
   bench-graph [--squint BINARY]
         time graph rewriting on chains of 800 and 8000 Conv+Relu pairs (default: build in the release profile)
   bench-io [--squint BINARY] [--folder DIR]
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
     let rest = arguments.collect();
     let done = match task.as_str() {
         "oracle" => oracle::run(rest),
+        "executors" => executors::run(rest),
         "files" => files::run(rest),
         "shapes" => files::shapes(rest),
         "bench-calibration" => bench_calibration::run(rest),

@@ -42,10 +42,11 @@ pub struct First {
 pub struct DataHash(pub [u8; 32]);
 
 impl Tally {
-    /// A tally of so many values and no sample.
-    pub fn new(n_values: usize) -> Tally {
+    /// A tally of so many values and no sample; `each` if the extremes of each sample are to be kept.
+    pub fn new(n_values: usize, each: bool) -> Tally {
+        let sketch = if each { Sketch::keeping_each() } else { Sketch::new() };
         Tally {
-            values: vec![Seen::default(); n_values],
+            values: vec![Seen { sketch, first: None }; n_values],
             inputs: BTreeMap::new(),
             done: BTreeSet::new(),
             hash: DataHash::default(),
@@ -82,6 +83,11 @@ impl Tally {
         self.hash
     }
 
+    /// Whether the extremes of each sample are kept.
+    pub fn keeps_each(&self) -> bool {
+        self.values.iter().all(|v| v.sketch.keeps_each())
+    }
+
     /// Takes in what another tally of the same values has seen, in other samples.
     pub fn merge(&mut self, other: &Tally) {
         for (all, one) in self.values.iter_mut().zip(&other.values) {
@@ -111,7 +117,7 @@ impl Tally {
     /// Takes in a value of a sample.
     pub(super) fn observe(&mut self, i: usize, slot: usize, dims: &[usize], data: &[f32]) {
         let seen = &mut self.values[slot];
-        seen.sketch.observe(data);
+        seen.sketch.observe_nth(i, data);
         earliest(&mut seen.first, i, dims);
     }
 
@@ -201,7 +207,7 @@ mod tests {
     use squint_ir::Tensor;
 
     fn seen(samples: &[(usize, &[f32])]) -> Tally {
-        let mut tally = Tally::new(1);
+        let mut tally = Tally::new(1, true);
         for (i, data) in samples {
             let sample = vec![("x".to_owned(), Tensor::from_f32(&[data.len()], data))];
             tally.begin(*i, &sample, true);

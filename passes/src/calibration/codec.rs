@@ -1,12 +1,13 @@
 //! The bytes of a sketch: one layout, so that equal sketches have equal bytes.
 //!
-//! A version byte; six counts; the extremes as little-endian `f32`; the two sums over samples, 48 bytes each;
-//! the counts of the bins. Counts are unsigned LEB128. Which bins are meant, and how many, follows from the
+//! A version byte; six counts; the extremes as little-endian `f32`; the two sums over samples, 48 bytes each; 0, or one
+//! more than the number of samples whose extremes are kept, and of each its number and extremes; the counts of the
+//! bins. Counts are unsigned LEB128. Which bins are meant, and how many, follows from the
 //! extremes.
 
 use super::sketch::{MAX_BINS, Sketch, SketchParts};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Bytes that are not a sketch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +39,12 @@ impl Sketch {
         for limb in parts.sum_of_mins.iter().chain(&parts.sum_of_maxs) {
             bytes.extend(limb.to_le_bytes());
         }
+        put_count(&mut bytes, parts.each.as_ref().map_or(0, |each| each.len() as u64 + 1));
+        for (number, lo, hi) in parts.each.iter().flatten() {
+            put_count(&mut bytes, *number);
+            bytes.extend(lo.to_le_bytes());
+            bytes.extend(hi.to_le_bytes());
+        }
         for &count in &parts.counts {
             put_count(&mut bytes, count);
         }
@@ -63,7 +70,16 @@ impl Sketch {
             sum_of_mins: reader.limbs()?,
             sum_of_maxs: reader.limbs()?,
             counts: Vec::new(),
+            each: None,
         };
+        if let Some(n) = reader.count()?.checked_sub(1) {
+            let each = parts.each.insert(Vec::new());
+            for _ in 0..n {
+                let number = reader.count()?;
+                let extreme = |reader: &mut Reader<'_>| Ok(f32::from_le_bytes(reader.array()?));
+                each.push((number, extreme(&mut reader)?, extreme(&mut reader)?));
+            }
+        }
         while !reader.0.is_empty() {
             if parts.counts.len() == MAX_BINS {
                 return Err(DecodeError::Malformed);

@@ -29,6 +29,10 @@ pub enum Method {
     Lp(f64),
     /// Mean of the samples' least values to mean of their greatest values.
     MeanMinMax,
+    /// Moving averages of the samples' least and greatest values, the newest with this weight, above 0 and at most
+    /// 1. It depends on the order of the samples, which must be kept track of
+    /// ([`Sketch::keeping_each`]).
+    MovingAverage(f64),
     /// Least mean squared error, clipping at most one in a thousand values, and none unless it gains 0.3 dB.
     #[default]
     Auto,
@@ -36,6 +40,9 @@ pub enum Method {
 
 /// The percentage if none is given: TensorRT's toolkit and PPQ have the same.
 const DEFAULT_PERCENTAGE: f64 = 99.99;
+
+/// The weight of the newest sample if none is given: that of PyTorch's `MovingAverageMinMaxObserver`.
+const DEFAULT_WEIGHT: f64 = 0.01;
 
 /// The real range that a grid is to cover; it contains zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +71,8 @@ pub enum RangeNote {
     TooFewValues,
     /// The percentage asked for would leave out less than one value; the range is the extremes.
     PercentileKeepsEverything,
+    /// The order of samples, which a moving average follows, was not kept; the range is the extremes.
+    NoOrder,
 }
 
 impl fmt::Display for RangeNote {
@@ -74,6 +83,7 @@ impl fmt::Display for RangeNote {
             RangeNote::AllZero => "all values are zero",
             RangeNote::Constant => "all values are the same",
             RangeNote::TooFewValues => "too few values for entropy calibration, took the extremes",
+            RangeNote::NoOrder => "the extremes of each sample are not known, took those of all",
             RangeNote::PercentileKeepsEverything => "the percentile leaves no value out, took the extremes",
         })
     }
@@ -98,6 +108,10 @@ pub fn solve(sketch: &Sketch, method: Method, grid: &Grid) -> Range {
             let (lo, hi) = sketch.mean_extremes().unwrap_or((min, max));
             ((f64::from(lo), f64::from(hi)), None)
         }
+        Method::MovingAverage(weight) => match sketch.moving_extremes(weight) {
+            Some(range) => (range, None),
+            None => (extremes, Some(RangeNote::NoOrder)),
+        },
         Method::Percentile(percentage) if percentile::keeps_everything(&histogram, percentage) => {
             (extremes, Some(RangeNote::PercentileKeepsEverything))
         }
@@ -137,6 +151,13 @@ fn finish((lo, hi): (f64, f64), extremes: (f64, f64), grid: &Grid, note: Option<
     Range { lo: lo.clamp(extremes.0, 0.0) as f32, hi: hi.clamp(0.0, extremes.1) as f32, note }
 }
 
+impl Method {
+    /// Whether the result depends on the order of samples: then extremes of each must be kept.
+    pub fn depends_on_order(self) -> bool {
+        matches!(self, Method::MovingAverage(_))
+    }
+}
+
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -146,6 +167,7 @@ impl fmt::Display for Method {
             Method::Mse => f.write_str("mse"),
             Method::Lp(p) => write!(f, "lp:{p}"),
             Method::MeanMinMax => f.write_str("mean-minmax"),
+            Method::MovingAverage(weight) => write!(f, "moving-average:{weight}"),
             Method::Auto => f.write_str("auto"),
         }
     }
@@ -157,7 +179,7 @@ pub enum ParseMethodError {
     /// An unknown name.
     #[error(
         "unknown calibration method `{0}`; it is one of `auto`, `minmax`, `percentile[:99.99]`, `entropy`, `mse`, \
-         `lp:2.4`, `mean-minmax`"
+         `lp:2.4`, `mean-minmax`, `moving-average[:0.01]`"
     )]
     Unknown(String),
     /// The part after the colon is not a number, or not one that makes sense.
@@ -186,6 +208,10 @@ impl FromStr for Method {
             ("mse", None) => Ok(Method::Mse),
             ("percentile", None) => Ok(Method::Percentile(DEFAULT_PERCENTAGE)),
             ("percentile", Some(_)) => Ok(Method::Percentile(number(0.0, 100.0, "above 0 and at most 100")?)),
+            ("moving-average", None) => Ok(Method::MovingAverage(DEFAULT_WEIGHT)),
+            ("moving-average", Some(_)) => {
+                Ok(Method::MovingAverage(number(0.0, 1.0, "above 0 and at most 1")?))
+            }
             ("lp", _) => Ok(Method::Lp(number(0.0, 8.0, "above 0 and at most 8")?)),
             _ => Err(ParseMethodError::Unknown(text.to_owned())),
         }
@@ -198,20 +224,21 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    const METHODS: [Method; 7] = [
+    const METHODS: [Method; 8] = [
         Method::MinMax,
         Method::Percentile(99.9),
         Method::Entropy,
         Method::Mse,
         Method::Lp(1.5),
         Method::MeanMinMax,
+        Method::MovingAverage(0.25),
         Method::Auto,
     ];
     const GRIDS: [Grid; 3] = [Grid::U8, Grid::I8_SYMMETRIC, Grid { qmin: 0, qmax: 15, symmetric: false }];
 
     fn solved(data: &[f32], method: Method, grid: &Grid) -> Range {
-        let mut sketch = Sketch::new();
-        sketch.observe(data);
+        let mut sketch = Sketch::keeping_each();
+        sketch.observe_nth(0, data);
         solve(&sketch, method, grid)
     }
 
@@ -300,7 +327,10 @@ mod tests {
             assert_eq!(method.to_string().parse(), Ok(method));
         }
         assert_eq!("percentile".parse(), Ok(Method::Percentile(99.99)));
-        for text in ["", "kl-ish", "percentile:0", "percentile:101", "lp", "lp:x", "mse:2"] {
+        assert_eq!("moving-average".parse(), Ok(Method::MovingAverage(0.01)));
+        for text in
+            ["", "kl-ish", "percentile:0", "percentile:101", "moving-average:0", "lp", "lp:x", "mse:2"]
+        {
             assert!(text.parse::<Method>().is_err(), "{text}");
         }
     }

@@ -15,10 +15,12 @@
 use super::binning::{self, Extremes, Window};
 use super::exact_sum::ExactSum;
 use super::histogram::Histogram;
+use std::collections::BTreeMap;
 
 pub use super::binning::MAX_BINS;
 
-/// The statistics of one value over any number of samples, in less than 32 KiB.
+/// The statistics of one value over any number of samples, in less than 32 KiB; where the extremes of each sample
+/// are kept, 32 bytes a sample more.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sketch {
     n_samples: u64,
@@ -33,6 +35,8 @@ pub struct Sketch {
     sum_of_maxs: ExactSum,
     window: Window,
     counts: Vec<u64>,
+    /// Extremes of each numeric sample by its number, for what depends on the order of samples.
+    each: Option<BTreeMap<u64, (f32, f32)>>,
 }
 
 /// The state of a [`Sketch`] as plain numbers, for storage; [`Sketch::from_parts`] checks what comes back.
@@ -60,6 +64,8 @@ pub struct SketchParts {
     pub sum_of_maxs: [u64; 6],
     /// Counts of the bins, lowest first; which bins these are follows from `min` and `max`.
     pub counts: Vec<u64>,
+    /// Number, least and greatest finite value of each numeric sample, in order, if they are kept.
+    pub each: Option<Vec<(u64, f32, f32)>>,
 }
 
 impl Default for Sketch {
@@ -84,6 +90,31 @@ impl Sketch {
             sum_of_maxs: ExactSum::default(),
             window: Window::covering(0.0, 0.0),
             counts: Vec::new(),
+            each: None,
+        }
+    }
+
+    /// A sketch of no data that keeps the extremes of each sample; it must be fed by
+    /// [`observe_nth`](Self::observe_nth).
+    pub fn keeping_each() -> Sketch {
+        Sketch { each: Some(BTreeMap::new()), ..Sketch::new() }
+    }
+
+    /// Takes in the values of the sample of this number, which no other sample has.
+    pub fn observe_nth(&mut self, number: usize, data: &[f32]) {
+        self.observe(data);
+        if let Some(each) = &mut self.each {
+            let seen = binning::extremes(data);
+            let seen = match seen.all_finite {
+                true => seen,
+                false => {
+                    let finite: Vec<f32> = data.iter().copied().filter(|x| x.is_finite()).collect();
+                    binning::extremes(&finite)
+                }
+            };
+            if seen.min <= seen.max {
+                each.insert(number as u64, (seen.min, seen.max));
+            }
         }
     }
 
@@ -101,6 +132,13 @@ impl Sketch {
 
     /// Takes in what another sketch has seen. Associative and commutative to the bit.
     pub fn merge(&mut self, other: &Sketch) {
+        match (&mut self.each, &other.each) {
+            (Some(each), Some(more)) => each.extend(more),
+            // No samples know no order, and lose none.
+            (None, Some(more)) if self.n_samples == 0 => self.each = Some(more.clone()),
+            (Some(_), None) if other.n_samples == 0 => {}
+            _ => self.each = None,
+        }
         // Saturation keeps counts from a hostile file from overflowing, and is associative too.
         self.n_samples = self.n_samples.saturating_add(other.n_samples);
         self.n_numeric_samples = self.n_numeric_samples.saturating_add(other.n_numeric_samples);
@@ -145,6 +183,20 @@ impl Sketch {
     pub fn mean_extremes(&self) -> Option<(f32, f32)> {
         let mean = |sum: &ExactSum| (sum.to_f64() / self.n_numeric_samples as f64) as f32;
         (self.n_numeric_samples > 0).then(|| (mean(&self.sum_of_mins), mean(&self.sum_of_maxs)))
+    }
+
+    /// Whether the extremes of each sample are kept.
+    pub fn keeps_each(&self) -> bool {
+        self.each.is_some()
+    }
+
+    /// Moving averages of the samples' least and greatest values, in the order of their numbers: beginning with
+    /// the first, `average += weight * (extreme - average)`. `None` if the extremes of each sample are not
+    /// kept, or there was no finite value.
+    pub fn moving_extremes(&self, weight: f64) -> Option<(f64, f64)> {
+        let mut each = self.each.as_ref()?.values().map(|(lo, hi)| (f64::from(*lo), f64::from(*hi)));
+        let first = each.next()?;
+        Some(each.fold(first, |(a, b), (lo, hi)| (a + weight * (lo - a), b + weight * (hi - b))))
     }
 
     /// Width of a bin, `2^k`.
@@ -192,6 +244,7 @@ impl Sketch {
             sum_of_mins: self.sum_of_mins.limbs(),
             sum_of_maxs: self.sum_of_maxs.limbs(),
             counts: self.counts.clone(),
+            each: self.each.as_ref().map(|each| each.iter().map(|(i, (lo, hi))| (*i, *lo, *hi)).collect()),
         }
     }
 
@@ -218,7 +271,8 @@ impl Sketch {
             && (is_empty || has_extreme(parts.min, parts.counts.first()))
             && (is_empty || has_extreme(parts.max, parts.counts.last()))
             && parts.n_numeric_samples <= parts.n_samples
-            && is_empty == (parts.n_numeric_samples == 0);
+            && is_empty == (parts.n_numeric_samples == 0)
+            && parts.each.as_ref().is_none_or(|each| fits(each, &parts));
         is_consistent.then(|| Sketch {
             n_samples: parts.n_samples,
             n_numeric_samples: parts.n_numeric_samples,
@@ -232,6 +286,7 @@ impl Sketch {
             sum_of_maxs: ExactSum::from_limbs(parts.sum_of_maxs),
             window,
             counts: parts.counts,
+            each: parts.each.map(|each| each.into_iter().map(|(i, lo, hi)| (i, (lo, hi))).collect()),
         })
     }
 
@@ -281,6 +336,16 @@ impl Sketch {
             .sum();
         self.extremes().map(|_| sum / self.n_finite() as f64)
     }
+}
+
+/// Whether extremes of samples are in order and lead to those of the whole.
+fn fits(each: &[(u64, f32, f32)], parts: &SketchParts) -> bool {
+    let lowest = each.iter().map(|(_, lo, _)| *lo).fold(f32::INFINITY, f32::min);
+    let highest = each.iter().map(|(_, _, hi)| *hi).fold(f32::NEG_INFINITY, f32::max);
+    each.len() as u64 == parts.n_numeric_samples
+        && each.is_sorted_by(|a, b| a.0 < b.0)
+        && each.iter().all(|(_, lo, hi)| lo <= hi)
+        && (lowest, highest) == (parts.min, parts.max)
 }
 
 /// Adds counts of a window to those of a window that covers it with bins of the same width or wider.
@@ -366,6 +431,29 @@ mod tests {
             let slack = sketch.bin_width() * 1.001;
             prop_assert!(estimate >= f64::from(below) - slack && estimate <= f64::from(above) + slack);
         }
+    }
+
+    #[test]
+    fn moving_averages_follow_the_numbers_of_samples_in_whatever_order_they_come() {
+        let samples: [(usize, &[f32]); 4] =
+            [(0, &[-1.0, 1.0]), (3, &[f32::NAN]), (5, &[-3.0, 2.0]), (9, &[0.0, 5.0])];
+        let sketch = |order: &[usize]| {
+            let mut s = Sketch::keeping_each();
+            order.iter().for_each(|i| s.observe_nth(samples[*i].0, samples[*i].1));
+            s
+        };
+        let all = sketch(&[0, 1, 2, 3]);
+        // -1, then -2, then -1; 1, then 1.5, then 3.25.
+        assert_eq!(all.moving_extremes(0.5), Some((-1.0, 3.25)));
+        let mut merged = sketch(&[3, 1]);
+        merged.merge(&sketch(&[2, 0]));
+        assert_eq!(merged, all);
+        assert_eq!(Sketch::from_bytes(&all.to_bytes()), Ok(all.clone()));
+        merged = Sketch::new();
+        merged.merge(&all);
+        assert_eq!(merged, all, "nothing seen takes nothing away");
+        merged.merge(&sketch_of(&[vec![7.0]]));
+        assert_eq!(merged.moving_extremes(0.5), None, "a sample without a number has no place");
     }
 
     #[test]
