@@ -6,6 +6,7 @@ Calibrates on every sample of the array (first axis), as `quantize_static` does,
 without the start of Python and its imports, and the peak memory of the process in MiB.
 """
 
+import contextlib
 import resource
 import sys
 import tempfile
@@ -37,8 +38,10 @@ def main(model: str, data: str, method: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         augmented = str(Path(folder) / "augmented.onnx")
         calibrator = create_calibrator(model, augmented_model_path=augmented, calibrate_method=METHODS[method])
-        calibrator.collect_data(Samples(name, np.load(data, mmap_mode="r")))
-        calibrator.compute_data()
+        # The calibrators talk.
+        with contextlib.redirect_stdout(sys.stderr):
+            calibrator.collect_data(Samples(name, np.load(data, mmap_mode="r")))
+            calibrator.compute_data()
     seconds = time.perf_counter() - start
     print(f"{seconds:.3f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}")
 
