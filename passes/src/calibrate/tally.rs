@@ -161,7 +161,7 @@ impl DataHash {
     /// # Errors
     /// If one cannot be read.
     pub fn of_all(samples: &dyn Samples) -> Result<DataHash, String> {
-        let mut tally = Tally::new(0);
+        let mut tally = Tally::new(0, false);
         for i in 0..samples.len() {
             tally.begin(i, &samples.get(i)?, true);
         }
