@@ -38,7 +38,8 @@ pub fn prepare<'m>(
     Ok(executor.prepare(model, observed)?)
 }
 
-/// Statistics of `observed` over all samples, in a session prepared for them.
+/// Statistics of `observed` over all samples, in a session prepared for them. Samples that have been seen
+/// already, if some `begun` has, are not run again.
 ///
 /// # Errors
 /// If there is no sample, one cannot be read or does not fit, or the executor fails.
@@ -47,12 +48,13 @@ pub fn calibrate(
     observed: &[ValueId],
     session: &dyn Session,
     samples: &dyn Samples,
+    begun: Option<Tally>,
     config: &Config,
     progress: &dyn Progress,
 ) -> Result<Statistics, PassError> {
-    let indices: Vec<usize> = (0..samples.len()).collect();
     let each = config.method.depends_on_order();
-    let mut tally = Tally::new(observed.len(), each);
+    let mut tally = begun.unwrap_or_else(|| Tally::new(observed.len(), each));
+    let indices: Vec<usize> = (0..samples.len()).filter(|i| !tally.done().contains(i)).collect();
     let run = Run { session, samples, threads: threads(config), progress, hash: false, each };
     run.take(&indices, &mut tally, None)?;
     Ok(tally.statistics(model, observed))

@@ -49,7 +49,9 @@ pub struct Config {
     pub guide: Option<Guide>,
     /// Largest tensor, in elements, that constant folding makes.
     pub fold_limit: usize,
-    /// How much work goes into accuracy: 0 plans from statistics alone, 1 tries plans on a few samples.
+    /// How much work goes into accuracy, where there are samples: 0 plans from statistics alone; 1 equalises channels,
+    /// tries methods of ranges and corrects biases; 2 rounds weights by the results of their layers, too; 3 refines
+    /// ranges one by one, too.
     pub effort: u8,
     /// With effort: signal to noise at the outputs, in dB, below which the worst operators go back to float.
     pub min_sqnr: f64,

@@ -14,7 +14,8 @@
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::plan::{OpPlan, QuantPlan, ValuePlan, WeightPlan, resolve_target};
-use squint_ir::affine::{QuantParams, quantize, quantize_bias};
+use crate::weights;
+use squint_ir::affine::{QuantParams, quantize};
 use squint_ir::{DType, Dim, Graph, Model, OpId, OpSpec, Tensor, Type, ValueId, ValueTable};
 use squint_targets::Target;
 
@@ -138,10 +139,8 @@ impl Emitter<'_> {
         let channels = if padded { missing } else { 0 };
         let weight = self.weight(op, w, channels)?;
         self.g.set_operand(op, w.slot, Some(weight));
-        if !w.bias_scales.is_empty()
-            && let Some(b) = self.g.operand(op, 2)
-        {
-            let bias = self.bias(b, w);
+        if let Some(bias) = weights::bias(self.g, op, w) {
+            let bias = self.bias(op, &bias, w);
             self.g.set_operand(op, 2, Some(bias));
         }
         Ok(())
@@ -185,14 +184,9 @@ impl Emitter<'_> {
 
     /// The dequantized weight, with so many more input channels of zeros.
     fn weight(&mut self, op: OpId, w: &WeightPlan, channels: usize) -> Result<ValueId, PassError> {
-        let v = self.g.operand(op, w.slot);
-        let (Some(v), Some(t)) = (v, v.and_then(|v| self.g.konst(v).cloned())) else {
-            return Err(PassError::Model(format!("`{}`: its weight is no constant", self.g.label(op))));
-        };
-        let codes = w.levels(&t);
-        let codes = codes.ok_or_else(|| {
-            PassError::Model(format!("`{}`: scales do not fit its weight", self.g.label(op)))
-        })?;
+        let (v, t) = weights::weight(self.g, op, w)?;
+        let t = t.clone();
+        let codes = w.levels(&t).ok_or_else(|| weights::misfit(self.g, op))?;
         let name = self.g.value(v).name().to_owned();
         let (dims, codes) = pad_channels(t.dims(), codes, channels);
         let shape = dims.iter().map(|d| (*d).into()).collect();
@@ -210,17 +204,12 @@ impl Emitter<'_> {
         Ok(self.g.emit(spec.operands([q, scale, zero]), &format!("{name}_DequantizeLinear_Output"), Some(ty)))
     }
 
-    fn bias(&mut self, b: ValueId, w: &WeightPlan) -> ValueId {
-        let name = self.g.value(b).name().to_owned();
-        let Some(t) = self.g.konst(b).cloned() else { return b };
-        let scales = &w.bias_scales;
-        let per_channel = scales.len() > 1;
-        let codes: Vec<i32> = t
-            .f32s()
-            .iter()
-            .enumerate()
-            .map(|(i, x)| quantize_bias(*x, if per_channel { scales[i] } else { scales[0] }))
-            .collect();
+    fn bias(&mut self, op: OpId, bias: &[f32], w: &WeightPlan) -> ValueId {
+        let name = match self.g.operand(op, 2) {
+            Some(b) => self.g.value(b).name().to_owned(),
+            None => format!("{}_bias", self.g.label(op)),
+        };
+        let (scales, codes) = (&w.bias_scales, weights::bias_codes(bias, w));
         // One number per output channel, whatever shape the float bias had.
         let q = self.g.add_const(&format!("{name}_quantized"), Tensor::from_i32(&[codes.len()], &codes));
         let dims: &[usize] = if w.axis.is_some() { &[scales.len()] } else { &[] };

@@ -1,6 +1,6 @@
 //! What a compilation knows of the values of a model, and how it can learn more.
 
-use crate::calibrate;
+use crate::calibrate::{self, Tally};
 use crate::calibration::{Method, Sketch};
 use crate::config::{Config, Scheme};
 use crate::pass::{PassCx, PassError};
@@ -210,7 +210,8 @@ impl<'m> Evidence<'m> {
         }
     }
 
-    /// Statistics of the observed values, into `cx`; and what plans can be tried on, if there are samples.
+    /// Statistics of the observed values, into `cx`; and what plans can be tried on, if there are samples. Those
+    /// that have been seen already, if some `begun` has, are not measured again.
     ///
     /// # Errors
     /// If there is nothing to go by, what is known is about another graph, or the samples cannot be run.
@@ -218,6 +219,7 @@ impl<'m> Evidence<'m> {
         self,
         model: &'m Model,
         cx: &mut PassCx<'_>,
+        begun: Option<Tally>,
         progress: &dyn Progress,
     ) -> Result<Option<Runnable<'m>>, PassError> {
         if let Some(known) = self.known {
@@ -243,8 +245,15 @@ impl<'m> Evidence<'m> {
             }
         }
         if self.known.is_none() {
-            cx.statistics =
-                calibrate::calibrate(model, &cx.observed, session.as_ref(), samples, cx.config, progress)?;
+            cx.statistics = calibrate::calibrate(
+                model,
+                &cx.observed,
+                session.as_ref(),
+                samples,
+                begun,
+                cx.config,
+                progress,
+            )?;
         }
         Ok(Some((session, samples)))
     }

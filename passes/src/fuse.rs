@@ -16,7 +16,7 @@ mod pattern;
 mod rewrite;
 mod rules;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use crate::infer_types::InferTypes;
 use crate::optimize_bodies::for_each_body;

@@ -1,6 +1,6 @@
 //! The compiler from top to bottom: read this to know what squint does.
 
-use crate::config::{Config, OperatorFormat};
+use crate::config::{Config, OperatorFormat, Scheme};
 use crate::evidence::Evidence;
 use crate::pass::{Changed, Pass, PassCx, PassError};
 use crate::recording::{DataRecord, Recording};
@@ -290,7 +290,15 @@ fn plan_until(
     let ops_fused = op_count(model);
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
     learn(model, &mut cx, evidence, hooks, &mut timing)?;
-    timing.extend(run(last, model, &mut cx, hooks)?);
+    let (planning, rest) = last.split_at(1);
+    timing.extend(run(planning, model, &mut cx, hooks)?);
+    if let (Some((executor, samples)), true, false) = (evidence.samples, config.effort > 0, rest.is_empty()) {
+        hooks.progress.pass(repair::NAME);
+        let start = Instant::now();
+        repair::repair(model, &mut cx, executor, samples)?;
+        timing.push((repair::NAME, start.elapsed().as_secs_f64()));
+    }
+    timing.extend(run(rest, model, &mut cx, hooks)?);
     let notes = cx.notes.iter().cloned().collect();
     let (samples, costs, nodes) = (cx.statistics.samples, cx.plan.costs, cx.plan.report.clone());
     let rewrites = cx.rewrites.iter().map(|(rule, n)| (*rule, *n)).collect();
@@ -300,20 +308,34 @@ fn plan_until(
 /// What is learnt of the float graph: statistics of its values and, by running it, which plans keep its
 /// outputs.
 fn learn(
-    model: &Model,
+    model: &mut Model,
     cx: &mut PassCx<'_>,
     evidence: Evidence<'_>,
     hooks: &Hooks<'_>,
     timing: &mut Vec<(&'static str, f64)>,
 ) -> Result<(), PassError> {
+    let mut begun = None;
+    // Ranges that are known already are those of the graph as it is.
+    if let (Some((executor, samples)), None, true) =
+        (evidence.samples, evidence.known, cx.config.effort > 0 && cx.config.scheme != Scheme::Dynamic)
+    {
+        hooks.progress.pass(equalize::NAME);
+        let start = Instant::now();
+        let outcome = equalize::equalize(model, cx, executor, samples)?;
+        if let Some(scaled) = outcome.model {
+            *model = scaled;
+        }
+        begun = outcome.tally;
+        timing.push((equalize::NAME, start.elapsed().as_secs_f64()));
+    }
     hooks.progress.pass(calibrate::NAME);
     let start = Instant::now();
-    let session = evidence.learn(model, cx, hooks.progress)?;
+    let session = evidence.learn(model, cx, begun, hooks.progress)?;
     timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
-    let Some((session, samples)) = session else { return Ok(()) };
+    let (Some((session, samples)), Some((executor, _))) = (session, evidence.samples) else { return Ok(()) };
     hooks.progress.pass(refine::NAME);
     let start = Instant::now();
-    refine::refine(model, cx, session.as_ref(), samples)?;
+    refine::refine(model, cx, executor, session.as_ref(), samples)?;
     timing.push((refine::NAME, start.elapsed().as_secs_f64()));
     Ok(())
 }

@@ -99,16 +99,27 @@ pub struct WeightPlan {
     pub bias_scales: Vec<f32>,
     /// Pairs of levels that must not saturate.
     pub pairs: Option<Pairs>,
+    /// The levels, in the order of the elements; `None` for the nearest ones.
+    pub chosen: Option<Arc<[i8]>>,
+    /// The bias before it is rounded; `None` for that of the graph.
+    pub bias: Option<Arc<[f32]>>,
 }
 
 impl WeightPlan {
+    /// How the channels of the weight lie in its elements.
+    pub(crate) fn layout(&self, weight: &Tensor) -> Option<ChannelLayout> {
+        match self.axis {
+            Some(a) => ChannelLayout::new(weight.dims(), a),
+            None => Some(ChannelLayout { outer: 1, channels: 1, inner: weight.len() }),
+        }
+    }
+
     /// The levels of the weight; `None` if the plan does not fit it.
     pub fn levels(&self, weight: &Tensor) -> Option<Vec<i8>> {
-        let layout = match self.axis {
-            Some(a) => ChannelLayout::new(weight.dims(), a)?,
-            None => ChannelLayout { outer: 1, channels: 1, inner: weight.len() },
-        };
-        weight_levels(&weight.f32s(), layout, &self.params, self.pairs)
+        match &self.chosen {
+            Some(levels) => (levels.len() == weight.len()).then(|| levels.to_vec()),
+            None => weight_levels(&weight.f32s(), self.layout(weight)?, &self.params, self.pairs),
+        }
     }
 }
 

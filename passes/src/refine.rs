@@ -1,8 +1,9 @@
 //! Refines decisions by trying them: plans are simulated on a few samples, and what hurts is taken back.
 //!
 //! 1. *Ranges.* No method of choosing ranges is best for every network: one clips outliers that another
-//!    network lives on. With the method `auto`, each of a few methods is tried as a whole and the one with
-//!    the least error at the outputs is taken.
+//!    network lives on. With the method `auto`, each of a few methods is tried as a whole, weights rounded, and
+//!    the one with the least error at the outputs is taken. With an effort of 3, ranges are refined one by one
+//!    afterwards.
 //! 2. *Placement.* If the outputs are still worse than the bound, each quantized value is tried alone; its
 //!    error becomes a price on quantizing it, which the minimum cut of the placement weighs against speed.
 //!    The lowest price of error at which the simulated plan meets the bound is found by bisection: the
@@ -10,23 +11,26 @@
 //!    an operator that planned scales hurt goes over to those where they are cheaper than float.
 //! 3. *Recurrences.* A model that feeds states back is tried over a sequence of steps ([`crate::feedback`]).
 
-use crate::calibration::Method;
+use crate::calibrate::prepare;
+use crate::calibration::{Method, Range};
 use crate::config::Scheme;
 use crate::feedback::{Sequence, states};
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
-use crate::simulate::{Deviation, Simulator};
-use squint_ir::Model;
-use squint_ir::execute::{Samples, Session};
+use crate::simulate::{Deviation, Errors, Simulator, affordable};
+use crate::weights::rounded;
+use squint_ir::execute::{Execute, Samples, Session};
+use squint_ir::{Model, ValueTable};
 
 /// Name of the stage.
 pub(crate) const NAME: &str = "refine";
 
 /// Methods tried by `auto`. The first is kept unless another is clearly better.
-const CANDIDATES: [Method; 3] = [Method::Auto, Method::MinMax, Method::Entropy];
+const CANDIDATES: [Method; 5] =
+    [Method::Auto, Method::MinMax, Method::Entropy, Method::Mse, Method::Percentile(99.99)];
 
 /// Samples that plans are tried on.
-const SAMPLES: usize = 3;
+const SAMPLES: std::ops::RangeInclusive<usize> = 4..=24;
 
 /// Samples that decide whether operators go back to float.
 const MORE_SAMPLES: usize = 8;
@@ -44,6 +48,7 @@ const MAX_FLIPS: f64 = 0.01;
 pub(crate) fn refine(
     model: &Model,
     cx: &mut PassCx<'_>,
+    executor: &dyn Execute,
     session: &dyn Session,
     samples: &dyn Samples,
 ) -> Result<(), PassError> {
@@ -58,16 +63,28 @@ pub(crate) fn refine(
         return Ok(());
     }
     let observed = cx.observed.clone();
-    let simulator = Simulator::new(model, session, &observed, samples, SAMPLES, cx.config)?;
-    let mut deviation = simulator.deviation(&plan)?;
-    if cx.config.method == Method::Auto {
-        for method in CANDIDATES.into_iter().skip(1) {
-            let tried = solved(method);
+    let sizes = observed.iter().filter_map(|v| cx.statistics.dims.get(*v));
+    let n = affordable(sizes, SAMPLES);
+    let simulator = Simulator::new(model, session, &observed, samples, n, cx.config)?;
+    if cx.config.method == Method::Auto || cx.config.effort > 2 {
+        // Weights are rounded alike whatever the ranges of activations.
+        let rounded = rounded(model, &draft.plan(cx, &steering, true))?;
+        let rounded = prepare(&rounded, &observed, executor)?;
+        let errors = |plan: &QuantPlan| simulator.errors_in(rounded.as_ref(), plan);
+        let first = errors(&plan)?;
+        let mut best = (CLEARLY, first.clone());
+        let candidates = if cx.config.method == Method::Auto { &CANDIDATES[1..] } else { &[] };
+        for method in candidates {
+            let tried = solved(*method);
             let other = draft.plan(cx, &tried, false);
-            let d = simulator.deviation(&other)?;
-            if d.error < deviation.error * CLEARLY {
-                (steering, plan, deviation) = (tried, other, d);
+            let errors = errors(&other)?;
+            let gain = errors.gain_over(&first);
+            if gain > best.0 {
+                (steering, plan, best) = (tried, other, (gain, errors));
             }
+        }
+        if cx.config.effort > 2 {
+            plan = ranges(cx, &draft, &mut steering, plan, best.1, &errors)?;
         }
     }
     if let Some(guide) = &cx.config.guide {
@@ -81,6 +98,7 @@ pub(crate) fn refine(
         cx.steering = steering;
         return Ok(());
     }
+    let deviation = simulator.deviation(&plan)?;
     let states = states(model);
     let wanted = if !states.is_empty() { cx.config.min_sqnr.max(FEEDBACK_SQNR) } else { cx.config.min_sqnr };
     let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips: MAX_FLIPS };
@@ -125,6 +143,46 @@ pub(crate) fn refine(
     Ok(())
 }
 
+/// Factors on single ranges that are tried.
+const FACTORS: [f32; 3] = [0.85, 0.7, 1.15];
+
+/// A range is changed if the error is smaller by so many decibels.
+const SLIGHTLY: f64 = 0.01;
+
+/// Refines ranges one by one, by what they do to the outputs: the whole network is run for each.
+fn ranges(
+    cx: &PassCx<'_>,
+    draft: &Draft<'_>,
+    steering: &mut Steering,
+    mut plan: QuantPlan,
+    mut least: Errors,
+    errors: &dyn Fn(&QuantPlan) -> Result<Errors, PassError>,
+) -> Result<QuantPlan, PassError> {
+    for v in &cx.observed {
+        if !plan.values.contains(*v) {
+            continue;
+        }
+        for factor in FACTORS {
+            let Some((method, ranges)) = &steering.ranges else { return Ok(plan) };
+            let Some(range) = ranges.get(*v).copied() else { continue };
+            let mut changed = ValueTable::clone(ranges);
+            changed.insert(*v, Range { lo: range.lo * factor, hi: range.hi * factor, ..range });
+            let tried = Steering { ranges: Some((*method, changed.into())), ..steering.clone() };
+            let other = draft.plan(cx, &tried, false);
+            // Ranges that another one rules change nothing.
+            if other.values.iter().eq(plan.values.iter()) {
+                continue;
+            }
+            let now = errors(&other)?;
+            if now.gain_over(&least) > SLIGHTLY {
+                (*steering, plan, least) = (tried, other, now);
+                break;
+            }
+        }
+    }
+    Ok(plan)
+}
+
 /// The bound on single steps of models that feed states back, where errors add up from step to step, also those too
 /// small to be told on single steps.
 const FEEDBACK_SQNR: f64 = 60.0;
@@ -158,8 +216,8 @@ fn feed_back(
     Ok(())
 }
 
-/// A method replaces another only if its error is this much smaller: few samples decide.
-const CLEARLY: f64 = 0.95;
+/// A method replaces the first only if its error is smaller by so many decibels: few samples decide.
+const CLEARLY: f64 = 0.2;
 
 #[derive(Clone, Copy)]
 struct Bound {

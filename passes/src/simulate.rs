@@ -12,7 +12,7 @@ use crate::plan::QuantPlan;
 use multiversion::multiversion;
 use rayon::prelude::*;
 use squint_ir::affine::{Grid, QuantParams};
-use squint_ir::execute::{Sample, Samples, Session};
+use squint_ir::execute::{ExecuteError, Sample, Samples, Session};
 use squint_ir::{DType, Graph, Model, Tensor, ValueId, ValueTable};
 
 /// A few samples with their float outputs.
@@ -23,6 +23,10 @@ pub(crate) struct Simulator<'a> {
     references: Vec<Vec<Tensor>>,
     /// Outputs that are scores of classes along their last axis.
     classes: Vec<bool>,
+    /// Of each output the observed value that it follows from by a function that saturates, if there is one.
+    taps: Vec<Option<usize>>,
+    /// The float values at taps, or else outputs, of each sample.
+    tapped: Vec<Vec<Tensor>>,
     pool: rayon::ThreadPool,
 }
 
@@ -64,6 +68,25 @@ fn scores_classes(g: &Graph, output: ValueId) -> bool {
 /// Numbers that describe a box.
 const BOX: usize = 4;
 
+/// So many samples of `n`, evenly spread, beginning at a part of their distance.
+pub(crate) fn spread(n: usize, count: usize, offset: f64) -> Vec<usize> {
+    let count = count.clamp(1, n.max(1));
+    let mut all: Vec<usize> =
+        (0..count).map(|i| ((i as f64 + offset) * n as f64 / count as f64) as usize).collect();
+    all.dedup();
+    all
+}
+
+/// So many samples that a comparison of plans takes: more where samples are small and chance is large.
+pub(crate) fn affordable<'d>(
+    dims: impl Iterator<Item = &'d Vec<usize>>,
+    range: std::ops::RangeInclusive<usize>,
+) -> usize {
+    const ELEMENTS: usize = 1 << 24;
+    let elements: usize = dims.map(|d| d.iter().product::<usize>()).sum();
+    (ELEMENTS / elements.max(1)).clamp(*range.start(), *range.end())
+}
+
 /// Rows of class scores from which a share of flips means something.
 const ENOUGH_ROWS: usize = 64;
 
@@ -81,15 +104,34 @@ impl<'a> Simulator<'a> {
         config: &Config,
     ) -> Result<Simulator<'a>, PassError> {
         let n = n.min(samples.len()).max(1);
-        let picked = (0..n).map(|i| samples.get(i * samples.len() / n).map_err(PassError::Data));
+        let numbers: Vec<usize> = (0..n).map(|i| i * samples.len() / n).collect();
+        Simulator::on(model, session, observed, samples, &numbers, config)
+    }
+
+    /// Runs the samples of these numbers in float.
+    ///
+    /// # Errors
+    /// If a sample cannot be read or run.
+    pub(crate) fn on(
+        model: &Model,
+        session: &'a dyn Session,
+        observed: &'a [ValueId],
+        samples: &dyn Samples,
+        numbers: &[usize],
+        config: &Config,
+    ) -> Result<Simulator<'a>, PassError> {
+        let n = numbers.len();
+        let picked = numbers.iter().map(|i| samples.get(*i).map_err(PassError::Data));
         let picked = picked.collect::<Result<Vec<_>, _>>()?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(config).min(n)).build();
         let pool = pool.map_err(|e| PassError::Config(format!("threads for simulation: {e}")))?;
-        let run = |s: &Sample| session.run(s, &mut |_, _, _| None);
-        let references = pool.install(|| picked.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
         let g = model.main();
+        let taps: Vec<Option<usize>> = g.outputs.iter().map(|v| tap(g, *v, observed)).collect();
+        let run = |s: &Sample| run_tapped(session, s, &taps, &[]);
+        let references = pool.install(|| picked.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
+        let (references, tapped) = references.into_iter().unzip();
         let classes = g.outputs.iter().map(|v| scores_classes(g, *v)).collect();
-        Ok(Simulator { session, observed, samples: picked, references, classes, pool })
+        Ok(Simulator { session, observed, samples: picked, references, classes, taps, tapped, pool })
     }
 
     /// What a plan does.
@@ -127,6 +169,32 @@ impl<'a> Simulator<'a> {
         roundings: &[Option<Rounding>],
     ) -> Result<Vec<Tensor>, PassError> {
         Ok(self.session.run(sample, &mut |slot, _, data| roundings[slot].map(|r| r.round(data)))?)
+    }
+
+    /// What a plan does to each sample, in the graph of `session`.
+    ///
+    /// # Errors
+    /// If the executor fails.
+    pub(crate) fn errors_in(&self, session: &dyn Session, plan: &QuantPlan) -> Result<Errors, PassError> {
+        let roundings = self.roundings(plan);
+        let run = |s: &Sample| run_tapped(session, s, &self.taps, &roundings);
+        let runs = self.pool.install(|| self.samples.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
+        let mut errors = vec![0.0; runs.len()];
+        for output in 0..self.taps.len() {
+            let differences: Vec<(f64, f64)> = self
+                .tapped
+                .iter()
+                .zip(&runs)
+                .map(|(float, (_, planned))| difference(&float[output], &planned[output]))
+                .collect();
+            let signal = differences.iter().map(|(signal, _)| signal).sum::<f64>() / runs.len() as f64;
+            if signal > 0.0 {
+                for (error, (_, noise)) in errors.iter_mut().zip(differences) {
+                    *error += if noise.is_finite() { noise / signal } else { 1.0 };
+                }
+            }
+        }
+        Ok(Errors(errors))
     }
 
     /// The error at the outputs from quantizing each planned value alone, with no more than about `runs`
@@ -210,6 +278,70 @@ impl<'a> Simulator<'a> {
     }
 }
 
+/// What a plan does to each of some samples: energy of the difference at the outputs over mean energy of the
+/// float outputs. A final Softmax or Sigmoid is left out: where it saturates, it hides errors, and a few
+/// samples near its bend would decide everything.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Errors(Vec<f64>);
+
+impl Errors {
+    /// How many decibels of error less than another plan makes on the same samples, as far as that is certain:
+    /// the mean of what the sum of errors says and of what the samples say one by one, less the standard error
+    /// of the latter. Few samples have most of the error, so the sum alone would let them decide.
+    pub(crate) fn gain_over(&self, other: &Errors) -> f64 {
+        const LEAST: f64 = 1e-12;
+        let decibels = |x: f64| 10.0 * x.max(LEAST).log10();
+        let sum = |e: &Errors| decibels(e.0.iter().sum::<f64>());
+        let single: Vec<f64> =
+            self.0.iter().zip(&other.0).map(|(a, b)| decibels(*b) - decibels(*a)).collect();
+        let n = single.len().max(1) as f64;
+        let mean = single.iter().sum::<f64>() / n;
+        let variance = single.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+        (sum(other) - sum(self) + mean) / 2.0 - (variance / n).sqrt()
+    }
+}
+
+/// Energy of a float tensor, and of its difference from another of the same shape.
+fn difference(float: &Tensor, planned: &Tensor) -> (f64, f64) {
+    if !float.dtype().is_float() || float.dims() != planned.dims() {
+        return (0.0, 0.0);
+    }
+    let (x, y) = (float.f32s(), planned.f32s());
+    let signal = x.iter().map(|x| f64::from(*x).powi(2)).sum();
+    (signal, x.iter().zip(y.iter()).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum())
+}
+
+/// The slot of the observed value from which an output follows by a function that saturates.
+fn tap(g: &Graph, output: ValueId, observed: &[ValueId]) -> Option<usize> {
+    let (op, _) = g.producer(output)?;
+    let saturates = ["Softmax", "Sigmoid", "LogSoftmax"].iter().any(|t| g.op(op).is(t));
+    let before = g.operand(op, 0).filter(|_| saturates)?;
+    observed.iter().position(|v| *v == before)
+}
+
+/// Runs a sample with observed values rounded. Returns the outputs, and what is measured in their place.
+fn run_tapped(
+    session: &dyn Session,
+    sample: &Sample,
+    taps: &[Option<usize>],
+    roundings: &[Option<Rounding>],
+) -> Result<(Vec<Tensor>, Vec<Tensor>), ExecuteError> {
+    let mut seen: Vec<Option<Tensor>> = vec![None; taps.len()];
+    let outputs = session.run(sample, &mut |slot, dims, data| {
+        let rounded = roundings.get(slot).copied().flatten().map(|r| r.round(data));
+        for (tap, seen) in taps.iter().zip(&mut seen) {
+            if *tap == Some(slot) {
+                *seen = Some(Tensor::from_f32(dims, rounded.as_deref().unwrap_or(data)));
+            }
+        }
+        rounded
+    })?;
+    let measured =
+        seen.into_iter().zip(&outputs).map(|(seen, output)| seen.unwrap_or_else(|| output.clone()));
+    let measured = measured.collect();
+    Ok((outputs, measured))
+}
+
 /// How a value is quantized.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Rounding {
@@ -220,7 +352,13 @@ pub(crate) enum Rounding {
 }
 
 impl Rounding {
-    fn round(self, data: &[f32]) -> Vec<f32> {
+    /// Of a value with a planned scale.
+    pub(crate) fn of(plan: &QuantPlan, v: ValueId) -> Option<Rounding> {
+        plan.values.get(v).map(|p| Rounding::Planned(p.dtype, p.params))
+    }
+
+    /// The elements of a value, quantized and dequantized.
+    pub(crate) fn round(self, data: &[f32]) -> Vec<f32> {
         match self {
             Rounding::Planned(dtype, params) => round_to_grid(data, dtype, params),
             Rounding::Dynamic => {
@@ -272,7 +410,7 @@ mod tests {
     use super::*;
     use crate::plan::{DynamicPlan, ValuePlan};
     use squint_ir::OpSpec;
-    use squint_ir::execute::{ExecuteError, Observer};
+    use squint_ir::execute::Observer;
 
     /// A network of one value, which is its output.
     struct Identity;
@@ -363,6 +501,36 @@ mod tests {
             });
             assert_eq!(round_to_grid(&data, dtype, params), expected.collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn gains_are_those_that_samples_agree_on() {
+        let errors = |e: &[f64]| Errors(e.to_vec());
+        let before = errors(&[1.0, 0.01, 0.02]);
+        assert!((errors(&[0.1, 0.001, 0.002]).gain_over(&before) - 10.0).abs() < 1e-9);
+        assert_eq!(before.gain_over(&before), 0.0);
+        // One sample is much better, the others are worse.
+        assert!(errors(&[0.1, 0.03, 0.04]).gain_over(&before) < 1.0);
+        assert_eq!(spread(10, 4, 0.0), [0, 2, 5, 7]);
+        assert_eq!(spread(2, 8, 0.5), [0, 1]);
+        assert_eq!(affordable([vec![1 << 20]].iter(), 2..=8), 8);
+        assert_eq!(affordable([vec![1 << 24], vec![1 << 24]].iter(), 2..=8), 2);
+    }
+
+    #[test]
+    fn errors_are_taken_before_a_softmax() {
+        let mut m = Model::new("g", 17);
+        let g = m.main_mut();
+        let x = g.add_value("x", None);
+        let logits = g.emit(OpSpec::new("Relu").operands([x]), "logits", None);
+        let y = g.emit(OpSpec::new("Softmax").operands([logits]), "y", None);
+        (g.inputs, g.outputs) = (vec![x], vec![y]);
+        let config = Config::new("cpu-vnni");
+        let observed = [logits];
+        let s = Simulator::new(&m, &Identity, &observed, &Ramp, 4, &config).unwrap();
+        assert_eq!(s.taps, [Some(0)]);
+        let errors = |scale: f32| s.errors_in(&Identity, &plan(logits, scale)).unwrap();
+        assert!(errors(0.0101).gain_over(&errors(0.05)) > 10.0);
     }
 
     #[test]

@@ -64,6 +64,14 @@ pub(crate) struct CompileFlags {
     /// Widen ranges of activations that are narrower than this.
     #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true)]
     min_range: f32,
+    /// How much work goes into accuracy. 0: ranges from statistics alone. 1: channels equalised, methods for
+    /// ranges tried, biases corrected. 2: weights rounded by the outputs of their layers, too. 3: ranges refined
+    /// one by one, too. What hurts on samples held back is undone.
+    #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=3))]
+    effort: u8,
+    /// Signal to noise of the outputs, in dB, below which the operators that cost most accuracy stay in float.
+    #[arg(long, value_name = "DB", default_value_t = 15.0)]
+    min_sqnr: f64,
     /// Keep the node of this name in float; `*` stands for any characters. May be given again.
     #[arg(long, visible_alias = "float", value_name = "NAME")]
     keep_float: Vec<String>,
@@ -145,6 +153,11 @@ impl CompileFlags {
             return Err(Failure::new(format!("`--min-range {}` is no width", self.min_range)));
         }
         config.constraints = Constraints { power_of_two: self.power_of_two, min_range: self.min_range };
+        config.effort = self.effort;
+        if self.min_sqnr.is_nan() {
+            return Err(Failure::new("`--min-sqnr NaN` is no bound".to_owned()));
+        }
+        config.min_sqnr = self.min_sqnr;
         config.threads = self.threads.map(NonZeroUsize::get);
         let g = model.main();
         for name in &self.keep_float {

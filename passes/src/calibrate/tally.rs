@@ -104,7 +104,7 @@ impl Tally {
     }
 
     /// Begins a sample.
-    pub(super) fn begin(&mut self, i: usize, sample: &Sample, hash: bool) {
+    pub(crate) fn begin(&mut self, i: usize, sample: &Sample, hash: bool) {
         self.done.insert(i);
         for (name, t) in sample {
             self.input(name, i, t.dims());
@@ -115,7 +115,7 @@ impl Tally {
     }
 
     /// Takes in a value of a sample.
-    pub(super) fn observe(&mut self, i: usize, slot: usize, dims: &[usize], data: &[f32]) {
+    pub(crate) fn observe(&mut self, i: usize, slot: usize, dims: &[usize], data: &[f32]) {
         let seen = &mut self.values[slot];
         seen.sketch.observe_nth(i, data);
         earliest(&mut seen.first, i, dims);

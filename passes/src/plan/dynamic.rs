@@ -53,6 +53,8 @@ fn weight(cx: &PassCx<'_>, target: &dyn Target, site: &Site<'_>, slot: u32) -> O
         params,
         bias_scales: Vec::new(),
         pairs,
+        chosen: None,
+        bias: None,
     })
 }
 

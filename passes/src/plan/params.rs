@@ -205,7 +205,7 @@ impl Planner<'_, '_> {
             None => Vec::new(),
         };
         let dtype = self.target.weights().dtype;
-        Some(WeightPlan { slot, dtype, axis, params, bias_scales, pairs })
+        Some(WeightPlan { slot, dtype, axis, params, bias_scales, pairs, chosen: None, bias: None })
     }
 }
 

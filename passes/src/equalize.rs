@@ -1,0 +1,213 @@
+//! `equalize`: scales channels between operators, so that all of them use the range that their value is
+//! quantized with. The float function stays the same.
+//!
+//! A value is quantized with one scale. A channel that lives in a hundredth of the range is left with two or
+//! three levels of 256. Behind a contraction, whose weight takes a factor for each output channel, and before
+//! another, which takes its inverse for each input channel, a channel can be scaled up for nothing:
+//!
+//! ```text
+//! relu(W₁x + b₁) W₂  =  relu(S W₁x + S b₁) (S⁻¹ W₂)       S = diag(s), s > 0
+//! ```
+//!
+//! 1. [`classes`]: which channels can be scaled, and which only together.
+//! 2. [`ranges`]: what a few samples show of each channel.
+//! 3. [`factors`]: the factor of each class.
+//! 4. [`apply`]: constants are scaled.
+//!
+//! Samples that were not looked at decide whether the scaled graph is kept: quantized, weights included, its
+//! outputs must be closer to those of the float graph than without.
+//!
+//! A Clip commutes with a factor only for channels that stay below its bound: those that reach it on data
+//! keep the factor 1, and others are scaled no further than the bound.
+
+mod apply;
+mod classes;
+mod factors;
+mod ranges;
+
+use crate::calibrate::{Tally, prepare, threads};
+use crate::infer_types::infer_concrete;
+use crate::pass::{PassCx, PassError};
+use crate::plan::{Draft, Steering};
+use crate::simulate::{Simulator, affordable, spread};
+use crate::weights::rounded;
+use classes::{Channels, Classes};
+use ranges::Ranges;
+use rayon::prelude::*;
+use squint_ir::execute::{Execute, Samples, Session};
+use squint_ir::types::known_dims;
+use squint_ir::{Model, ValueId, ValueTable};
+
+/// Name of the stage.
+pub(crate) const NAME: &str = "equalize";
+
+/// Samples that are looked at; at most half of those there are.
+const LOOKED_AT: usize = 16;
+
+/// Samples, others, that decide.
+const HELD_BACK: std::ops::RangeInclusive<usize> = 6..=24;
+
+/// The scaled graph is kept if its error is smaller by so many decibels.
+const CLEARLY: f64 = 0.1;
+
+/// What the stage found out.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// The graph to go on with, if it is another.
+    pub(crate) model: Option<Model>,
+    /// What samples have shown of that graph already.
+    pub(crate) tally: Option<Tally>,
+}
+
+/// Looks for a better scaled graph.
+///
+/// # Errors
+/// If a sample cannot be read or run.
+pub(crate) fn equalize(
+    model: &Model,
+    cx: &mut PassCx<'_>,
+    executor: &dyn Execute,
+    samples: &dyn Samples,
+) -> Result<Outcome, PassError> {
+    if samples.is_empty() {
+        return Ok(Outcome::default());
+    }
+    let dims = dims(model, samples)?;
+    let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
+    let classes = Classes::new(model, &order, &dims);
+    let wanted = |v: &ValueId| {
+        classes.of(*v).filter(|c| c.ids.iter().any(|id| !classes.pinned(classes.class(*id)))).cloned()
+    };
+    let watched: Vec<Option<Channels>> = cx.observed.iter().map(wanted).collect();
+    if watched.iter().all(Option::is_none) {
+        return Ok(Outcome::default());
+    }
+    let n = samples.len();
+    let looked_at = spread(n, LOOKED_AT.min(n.div_ceil(2)), 0.0);
+    let sizes = cx.observed.iter().filter_map(|v| dims.get(*v));
+    let mut held_back = spread(n, affordable(sizes, HELD_BACK), 0.5);
+    held_back.retain(|i| !looked_at.contains(i));
+    if held_back.is_empty() {
+        held_back.clone_from(&looked_at);
+    }
+    let session = prepare(model, &cx.observed, executor)?;
+    let watch = Watch {
+        observed: &cx.observed,
+        watched: &watched,
+        samples,
+        threads: threads(cx.config),
+        each: cx.config.method.depends_on_order(),
+    };
+    let (tally, seen) = watch.run(session.as_ref(), &looked_at)?;
+    let factors = factors::solve(model.main(), &classes, &seen);
+    if factors.iter().all(|s| *s == 1.0) {
+        return Ok(Outcome { model: None, tally: Some(tally) });
+    }
+    let scaled = apply::apply(model, &classes, &factors);
+    let session_of_scaled = prepare(&scaled, &cx.observed, executor)?;
+    let nothing = Watch { watched: &vec![None; watched.len()], ..watch };
+    let (tally_of_scaled, _) = nothing.run(session_of_scaled.as_ref(), &looked_at)?;
+    drop(session_of_scaled);
+
+    let observed = cx.observed.clone();
+    let simulator = Simulator::on(model, session.as_ref(), &observed, samples, &held_back, cx.config)?;
+    let mut error = |model: &Model, tally: &Tally| {
+        cx.statistics = tally.clone().statistics(model, &observed);
+        let plan = Draft::new(model, cx)?.plan(cx, &Steering::default(), true);
+        let rounded = rounded(model, &plan)?;
+        let session = prepare(&rounded, &observed, executor)?;
+        simulator.errors_in(session.as_ref(), &plan)
+    };
+    let (before, after) = (error(model, &tally)?, error(&scaled, &tally_of_scaled)?);
+    let gain = after.gain_over(&before);
+    if gain > CLEARLY {
+        cx.notes.add("", format!("channels equalised: {gain:.1} dB less error on samples held back"));
+        Ok(Outcome { model: Some(scaled), tally: Some(tally_of_scaled) })
+    } else {
+        Ok(Outcome { model: None, tally: Some(tally) })
+    }
+}
+
+/// Dimensions of values in the first sample.
+fn dims(model: &Model, samples: &dyn Samples) -> Result<ValueTable<Vec<usize>>, PassError> {
+    let g = model.main();
+    let mut inputs = ValueTable::new();
+    for (name, t) in samples.get(0).map_err(PassError::Data)? {
+        if let Some(v) = g.value_named(&name) {
+            inputs.insert(v, t.dims().to_vec());
+        }
+    }
+    let mut dims = ValueTable::new();
+    for (v, fact) in infer_concrete(model, &inputs)?.iter() {
+        if let Some(d) = fact.shape.as_deref().and_then(known_dims) {
+            dims.insert(v, d);
+        }
+    }
+    Ok(dims)
+}
+
+/// What a sample shows of watched channels, by the number of the value; `None` where they do not fit it.
+type Shown = Vec<(usize, Option<Ranges>)>;
+
+/// Which channels are watched in runs of some samples.
+struct Watch<'a> {
+    observed: &'a [ValueId],
+    watched: &'a [Option<Channels>],
+    samples: &'a dyn Samples,
+    threads: usize,
+    /// Whether each sample is remembered by itself.
+    each: bool,
+}
+
+impl Watch<'_> {
+    /// What the samples of these numbers show, of values and of watched channels. A value whose channels do
+    /// not fit some sample is left out.
+    fn run(
+        &self,
+        session: &dyn Session,
+        numbers: &[usize],
+    ) -> Result<(Tally, Vec<(ValueId, Ranges)>), PassError> {
+        let mut tally = Tally::new(self.observed.len(), self.each);
+        let mut seen: Vec<Option<Ranges>> = vec![None; self.observed.len()];
+        let mut misfit = vec![false; self.observed.len()];
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
+        let pool = pool.map_err(|e| PassError::Config(format!("threads for equalisation: {e}")))?;
+        // As many samples at a time as there are threads; what they show is merged in their order, since sums
+        // depend on it.
+        for chunk in numbers.chunks(self.threads) {
+            let shown = pool.install(|| {
+                chunk.par_iter().map(|i| self.one(session, *i)).collect::<Result<Vec<_>, PassError>>()
+            })?;
+            for (part, ranges) in shown {
+                tally.merge(&part);
+                for (slot, r) in ranges {
+                    match (&mut seen[slot], r) {
+                        (_, None) => misfit[slot] = true,
+                        (Some(all), Some(r)) => all.merge(&r),
+                        (all, Some(r)) => *all = Some(r),
+                    }
+                }
+            }
+        }
+        let all = self.observed.iter().zip(seen).zip(misfit);
+        Ok((tally, all.filter(|(_, misfit)| !misfit).filter_map(|((v, r), _)| Some((*v, r?))).collect()))
+    }
+
+    fn one(&self, session: &dyn Session, i: usize) -> Result<(Tally, Shown), PassError> {
+        let sample = self.samples.get(i).map_err(PassError::Data)?;
+        let mut tally = Tally::new(self.observed.len(), self.each);
+        tally.begin(i, &sample, false);
+        let mut ranges = Vec::new();
+        session.run(&sample, &mut |slot, dims, data| {
+            tally.observe(i, slot, dims, data);
+            if let Some(channels) = &self.watched[slot] {
+                ranges.push((slot, Ranges::of(channels, dims, data)));
+            }
+            None
+        })?;
+        Ok((tally, ranges))
+    }
+}
+
+#[cfg(test)]
+mod tests;

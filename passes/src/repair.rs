@@ -1,0 +1,132 @@
+//! `repair`: makes a plan more accurate without changing what runs in which kernel.
+//!
+//! The plan has scales; what is left to choose are the integers of the weights and the biases. Each step works
+//! on a part of the samples and is kept only if the plan, simulated with weights on others, comes closer to the
+//! float graph:
+//!
+//! 1. [`rounding`]: integers of the weights that keep the results of each layer, not those nearest to the
+//!    weights; at an effort of 2 and more.
+//! 2. [`bias`]: biases that take back shifts that rounding has caused.
+
+mod bias;
+mod moments;
+mod rounding;
+
+use crate::calibrate::{prepare, threads};
+use crate::config::Config;
+use crate::pass::{PassCx, PassError};
+use crate::plan::{QuantPlan, resolve_target};
+use crate::simulate::{Errors, Simulator, affordable, spread};
+use crate::weights::rounded;
+use squint_ir::execute::{Execute, Sample, Samples};
+use squint_ir::{Model, ValueId};
+use squint_targets::Placement;
+
+/// Name of the stage.
+pub(crate) const NAME: &str = "repair";
+
+/// Samples that steps learn from; at most half of those there are.
+const LEARNT_FROM: usize = 12;
+
+/// Samples, others, that decide.
+const HELD_BACK: std::ops::RangeInclusive<usize> = 6..=24;
+
+/// Repairs `cx.plan`.
+///
+/// # Errors
+/// If a sample cannot be read or run.
+pub(crate) fn repair(
+    model: &Model,
+    cx: &mut PassCx<'_>,
+    executor: &dyn Execute,
+    samples: &dyn Samples,
+) -> Result<(), PassError> {
+    if samples.is_empty() || cx.plan.weights.iter().next().is_none() {
+        return Ok(());
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(cx.config)).build();
+    let pool = pool.map_err(|e| PassError::Config(format!("threads for repairs: {e}")))?;
+    pool.install(|| try_steps(model, cx, executor, samples))
+}
+
+fn try_steps(
+    model: &Model,
+    cx: &mut PassCx<'_>,
+    executor: &dyn Execute,
+    samples: &dyn Samples,
+) -> Result<(), PassError> {
+    let n = samples.len();
+    let learnt_from = spread(n, LEARNT_FROM.min(n.div_ceil(2)), 0.0);
+    let sizes = cx.observed.iter().filter_map(|v| cx.statistics.dims.get(*v));
+    let mut held_back = spread(n, affordable(sizes, HELD_BACK), 0.5);
+    held_back.retain(|i| !learnt_from.contains(i));
+    if held_back.is_empty() {
+        held_back.clone_from(&learnt_from);
+    }
+    let observed = cx.observed.clone();
+    let float = prepare(model, &observed, executor)?;
+    let bench = Bench {
+        model,
+        executor,
+        observed: &observed,
+        simulator: Simulator::on(model, float.as_ref(), &observed, samples, &held_back, cx.config)?,
+    };
+    let read = |i: &usize| samples.get(*i).map_err(PassError::Data);
+    let learnt_from = learnt_from.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let work = Work { config: cx.config, model, executor, observed: &observed, samples: &learnt_from };
+    let errors = bench.errors(&cx.plan)?;
+    // Biases that stay float are not the plan's.
+    let biased = resolve_target(&cx.config.target)?.placement() == Placement::Regions;
+    let mut candidates = Vec::new();
+    if biased {
+        candidates.push(("biases corrected", bias::correct(&work, &cx.plan)?));
+    }
+    if cx.config.effort > 1 {
+        let rounded = rounding::round(&work, &cx.plan)?;
+        if biased {
+            let both = bias::correct(&work, &rounded)?;
+            candidates.push(("weights rounded by the results of their layers and biases corrected", both));
+        }
+        candidates.push(("weights rounded by the results of their layers", rounded));
+    }
+    let mut best = (CLEARLY, None);
+    for (what, plan) in candidates {
+        let gain = bench.errors(&plan)?.gain_over(&errors);
+        if gain > best.0 {
+            best = (gain, Some((what, plan)));
+        }
+    }
+    if let (gain, Some((what, plan))) = best {
+        cx.notes.add("", format!("{what}: {gain:.1} dB less error on samples held back"));
+        cx.plan = plan;
+    }
+    Ok(())
+}
+
+/// A plan is kept if its error is smaller by so many decibels.
+const CLEARLY: f64 = 0.05;
+
+/// What steps work with.
+struct Work<'a> {
+    config: &'a Config,
+    model: &'a Model,
+    executor: &'a dyn Execute,
+    observed: &'a [ValueId],
+    samples: &'a [Sample],
+}
+
+/// Measures plans on samples held back.
+struct Bench<'a> {
+    model: &'a Model,
+    executor: &'a dyn Execute,
+    observed: &'a [ValueId],
+    simulator: Simulator<'a>,
+}
+
+impl Bench<'_> {
+    fn errors(&self, plan: &QuantPlan) -> Result<Errors, PassError> {
+        let rounded = rounded(self.model, plan)?;
+        let session = prepare(&rounded, self.observed, self.executor)?;
+        self.simulator.errors_in(session.as_ref(), plan)
+    }
+}

@@ -1,0 +1,277 @@
+//! Bias correction: what rounding shifts on the average, biases take back.
+//!
+//! Rounding weights and activations shifts what a contraction computes, and shifts grow from layer to layer
+//! (Nagel et al., "Data-free quantization through weight equalization and bias correction", 2019, section
+//! 4.2). Each output channel gets the `b` that brings what comes out behind its activation function `f` closest
+//! to the float graph, behind layers that are corrected already:
+//!
+//! ```text
+//! min_b E[(f(y) - f(ŷ + b))²]    one step of Newton's method:  b = Σ (f(y) - f(ŷ)) / #{f'(ŷ) ≠ 0}
+//! ```
+//!
+//! `y` is computed in float and `ŷ` as planned; `f` is a Relu, a Clip, or nothing. The mean before the
+//! function, which the paper matches, is ruled by what the function cuts off.
+//!
+//! One run of each sample is enough for all layers: while the planned graph runs, each result is shifted by the
+//! `b` of that sample before others read it. The correction is the `b` of all samples. Where samples
+//! disagree it is uncertain, and is shrunk by `1 - σ²/b²` for the variance `σ²` of the estimate, never below
+//! 0 (the positive-part estimator of James and Stein).
+
+use super::Work;
+use crate::calibrate::prepare;
+use crate::pass::PassError;
+use crate::plan::QuantPlan;
+use crate::simulate::Rounding;
+use crate::weights::{bias, rounded};
+use rayon::prelude::*;
+use squint_ir::affine::bias_scale;
+use squint_ir::execute::{Sample, Session};
+use squint_ir::{Graph, OpId, ValueId};
+
+/// A contraction whose bias can be chosen.
+struct Layer {
+    op: OpId,
+    /// Its result, before any clamp.
+    result: ValueId,
+    /// Axis of the result's channels.
+    axis: Axis,
+    channels: usize,
+    /// What the function behind it clips to.
+    clamp: (f32, f32),
+}
+
+/// Sums of a sample, for each channel.
+#[derive(Clone, Default)]
+struct Sums {
+    /// Of what is missing behind the function.
+    missing: Vec<f64>,
+    /// Elements that a shift would move there.
+    moved: Vec<f64>,
+    /// All elements.
+    count: f64,
+}
+
+#[derive(Clone, Copy)]
+enum Axis {
+    Second,
+    Last,
+}
+
+/// The plan with corrected biases.
+pub(super) fn correct(work: &Work<'_>, plan: &QuantPlan) -> Result<QuantPlan, PassError> {
+    let g = work.model.main();
+    let layers: Vec<Layer> = plan.weights.iter().filter_map(|(op, _)| layer(g, op)).collect();
+    // Results of contractions first: where a result is quantized itself, it is shifted before it is rounded.
+    let mut watched: Vec<ValueId> = layers.iter().map(|l| l.result).collect();
+    let rest = work.observed.iter().filter(|v| plan.values.contains(**v) && !watched.contains(v));
+    let rest: Vec<ValueId> = rest.copied().collect();
+    watched.extend(rest);
+
+    let float = prepare(work.model, &watched, work.executor)?;
+    let planned = rounded(work.model, plan)?;
+    let planned = prepare(&planned, &watched, work.executor)?;
+    let roundings: Vec<Option<Rounding>> = watched.iter().map(|v| Rounding::of(plan, *v)).collect();
+    let sums = work.samples.par_iter().map(|sample| {
+        let mut results: Vec<Option<Vec<f32>>> = vec![None; layers.len()];
+        float.run(sample, &mut |slot, _, data| {
+            if let Some(result) = results.get_mut(slot) {
+                *result = Some(data.to_vec());
+            }
+            None
+        })?;
+        let mut sums: Vec<Option<Sums>> = vec![None; layers.len()];
+        run_shifted(planned.as_ref(), sample, &layers, &roundings, &mut results, &mut sums)?;
+        Ok::<_, PassError>(sums)
+    });
+    let sums = sums.collect::<Result<Vec<_>, _>>()?;
+    let mut out = plan.clone();
+    for (i, layer) in layers.iter().enumerate() {
+        let seen: Vec<&Sums> = sums.iter().filter_map(|s| s[i].as_ref()).collect();
+        if seen.len() == sums.len() {
+            let shift: Vec<f64> = (0..layer.channels).map(|c| certain(&seen, c)).collect();
+            add(g, &mut out, layer, &shift);
+        }
+    }
+    Ok(out)
+}
+
+/// Runs the planned graph with every result of a layer shifted towards that of the float graph.
+fn run_shifted(
+    session: &dyn Session,
+    sample: &Sample,
+    layers: &[Layer],
+    roundings: &[Option<Rounding>],
+    results: &mut [Option<Vec<f32>>],
+    sums: &mut [Option<Sums>],
+) -> Result<(), PassError> {
+    session.run(sample, &mut |slot, dims, data| {
+        let shifted = layers.get(slot).and_then(|layer| {
+            let float = results[slot].take()?;
+            let inner = layer.inner(dims).filter(|_| float.len() == data.len())?;
+            let seen = layer.sums(inner, &float, data);
+            let shifted = layer.shifted(inner, data, &seen);
+            sums[slot] = Some(seen);
+            Some(shifted)
+        });
+        match (&roundings[slot], shifted) {
+            (Some(r), shifted) => Some(r.round(shifted.as_deref().unwrap_or(data))),
+            (None, shifted) => shifted,
+        }
+    })?;
+    Ok(())
+}
+
+fn layer(g: &Graph, op: OpId) -> Option<Layer> {
+    let (node, weight) = (g.op(op), g.konst(g.operand(op, 1)?)?);
+    let (axis, channels) = match node.op_type.as_str() {
+        "Conv" => (Axis::Second, *weight.dims().first()?),
+        "Gemm" if node.int("transB").unwrap_or(0) != 0 => (Axis::Last, *weight.dims().first()?),
+        "Gemm" => (Axis::Last, *weight.dims().get(1)?),
+        // A MatMul has no bias.
+        _ => return None,
+    };
+    let result = g.result(op, 0)?;
+    Some(Layer { op, result, axis, channels, clamp: clamp(g, result) })
+}
+
+/// What the only reader of a value clips it to.
+fn clamp(g: &Graph, v: ValueId) -> (f32, f32) {
+    const OPEN: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
+    let Some(reader) = g.only_use(v).map(|u| u.op) else { return OPEN };
+    let bound = |slot: u32, open: f32| match g.operand(reader, slot) {
+        Some(b) => g.konst(b).and_then(|t| t.scalar_value()).map_or(open, |x| x as f32),
+        None => open,
+    };
+    match g.op(reader).op_type.as_str() {
+        "Relu" => (0.0, f32::INFINITY),
+        "Clip" => (bound(1, OPEN.0), bound(2, OPEN.1)),
+        _ => OPEN,
+    }
+}
+
+impl Layer {
+    /// Elements between two of neighbouring channels, in an array of these dimensions.
+    fn inner(&self, dims: &[usize]) -> Option<usize> {
+        let axis = match self.axis {
+            Axis::Second => 1,
+            Axis::Last => dims.len().checked_sub(1)?,
+        };
+        let inner: usize = dims.get(axis + 1..)?.iter().product();
+        (dims[axis] == self.channels && inner > 0).then_some(inner)
+    }
+
+    fn sums(&self, inner: usize, float: &[f32], planned: &[f32]) -> Sums {
+        let (lo, hi) = self.clamp;
+        let mut sums = Sums {
+            missing: vec![0.0; self.channels],
+            moved: vec![0.0; self.channels],
+            count: (float.len() / self.channels) as f64,
+        };
+        for (i, (y, z)) in float.chunks_exact(inner).zip(planned.chunks_exact(inner)).enumerate() {
+            let (mut missing, mut moved) = (0f64, 0u32);
+            for (y, z) in y.iter().zip(z) {
+                missing += f64::from(y.max(lo).min(hi) - z.max(lo).min(hi));
+                moved += u32::from(*z > lo && *z < hi);
+            }
+            sums.missing[i % self.channels] += missing;
+            sums.moved[i % self.channels] += f64::from(moved);
+        }
+        sums
+    }
+
+    fn shifted(&self, inner: usize, data: &[f32], sums: &Sums) -> Vec<f32> {
+        let mut out = data.to_vec();
+        for (i, run) in out.chunks_exact_mut(inner).enumerate() {
+            let shift = newton(sums, i % self.channels) as f32;
+            run.iter_mut().for_each(|x| *x += shift);
+        }
+        out
+    }
+}
+
+/// Elements that a shift moves at least, as a share of all: fewer do not tell how far to go.
+const FEWEST: f64 = 0.02;
+
+/// The shift of one channel that one sample asks for.
+fn newton(sums: &Sums, c: usize) -> f64 {
+    sums.missing[c] / sums.moved[c].max(FEWEST * sums.count).max(1.0)
+}
+
+/// The shift of one channel that all samples ask for, as far as it can be told from none.
+fn certain(samples: &[&Sums], c: usize) -> f64 {
+    let missing: f64 = samples.iter().map(|s| s.missing[c]).sum();
+    let moved: f64 = samples.iter().map(|s| s.moved[c].max(FEWEST * s.count)).sum();
+    let shift = missing / moved.max(1.0);
+    if samples.len() < 2 || shift == 0.0 {
+        return shift;
+    }
+    let rest = |s: &&Sums| (s.missing[c] - shift * s.moved[c].max(FEWEST * s.count)).powi(2);
+    let n = samples.len() as f64;
+    let variance = samples.iter().map(rest).sum::<f64>() * n / (n - 1.0) / moved.max(1.0).powi(2);
+    shift * (1.0 - variance / shift.powi(2)).max(0.0)
+}
+
+/// Adds to the bias of a layer, which gets one if it has none.
+fn add(g: &Graph, plan: &mut QuantPlan, layer: &Layer, shift: &[f64]) {
+    let Some(input) = g.operand(layer.op, 0).and_then(|v| plan.values.get(v)).map(|p| p.params.scale) else {
+        return;
+    };
+    let Some(w) = plan.weights.get_mut(layer.op) else { return };
+    let old = match bias(g, layer.op, w) {
+        Some(b) if b.len() == 1 => vec![b[0]; layer.channels],
+        Some(b) => b,
+        None if g.operand(layer.op, 2).is_none() => vec![0.0; layer.channels],
+        None => return,
+    };
+    // A single number for all channels, or none: the scales are those of one number for each.
+    if w.bias_scales.is_empty() {
+        w.bias_scales = w.params.iter().map(|p| bias_scale(input, p.scale)).collect();
+    }
+    if old.len() == layer.channels && shift.iter().all(|s| s.is_finite()) {
+        w.bias = Some(old.iter().zip(shift).map(|(b, s)| (f64::from(*b) + s) as f32).collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuse::testing::parse;
+
+    fn layer_of(text: &str) -> Layer {
+        let model = parse(text);
+        let g = model.main();
+        let op = g.ops().next().expect("there is an operator");
+        layer(g, op).expect("it has a bias")
+    }
+
+    const CLIPPED: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
+m (float[1,1,1,4] x) => (float[1,1,1,4] y)
+<float[1,1,1,1] w = {1}, float lo = {0}, float hi = {6}>
+{
+  p = Conv (x, w)
+  y = Clip (p, lo, hi)
+}"#;
+
+    #[test]
+    fn only_what_comes_out_behind_the_function_counts() {
+        let layer = layer_of(CLIPPED);
+        assert_eq!(layer.clamp, (0.0, 6.0));
+        // Cut off on both sides: no matter. The two between lack 0.5 each.
+        let sums = layer.sums(4, &[-3.0, 1.0, 2.0, 9.0], &[-9.0, 0.5, 1.5, 7.0]);
+        assert_eq!((sums.missing[0], sums.moved[0], sums.count), (1.0, 2.0, 4.0));
+        assert_eq!(newton(&sums, 0), 0.5);
+        assert_eq!(layer.shifted(4, &[0.0; 4], &sums), [0.5; 4]);
+    }
+
+    #[test]
+    fn samples_that_disagree_say_nothing() {
+        let sums = |missing: f64| Sums { missing: vec![missing], moved: vec![10.0], count: 10.0 };
+        let agreed = [sums(1.0), sums(1.0), sums(1.0)];
+        assert!((certain(&agreed.iter().collect::<Vec<_>>(), 0) - 0.1).abs() < 1e-12);
+        let apart = [sums(1.0), sums(-0.9)];
+        assert_eq!(certain(&apart.iter().collect::<Vec<_>>(), 0), 0.0);
+        // A channel that hardly ever comes out does not get far.
+        let silent = Sums { missing: vec![1.0], moved: vec![0.0], count: 1000.0 };
+        assert_eq!(newton(&silent, 0), 1.0 / 20.0);
+    }
+}
