@@ -8,6 +8,7 @@ use squint_passes::config::{Config, OperatorFormat};
 use squint_passes::evidence::Evidence;
 use squint_passes::pipeline::{self, RuleTrace};
 use squint_passes::plan::QuantPlan;
+use squint_passes::predict::Forecast;
 use squint_passes::report::{Note, Notes, Report};
 
 /// Quantizes a model statically, with ranges from running it on `samples` in the embedded executor.
@@ -93,4 +94,12 @@ pub fn convert(model: &mut Model, format: OperatorFormat) -> Result<Vec<Note>, E
     let mut notes = Notes::default();
     pipeline::convert(model, format, &mut notes)?;
     Ok(notes.iter().cloned().collect())
+}
+
+/// What the runtime of a target will make of a model as it is, quantized or not, by whatever tool.
+///
+/// # Errors
+/// If there is no such target, or it predicts nothing, or the model is not well-formed.
+pub fn predict(model: &Model, target: &str) -> Result<Forecast, Error> {
+    Ok(squint_passes::predict::predict(model, target)?)
 }

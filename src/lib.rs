@@ -36,7 +36,7 @@ mod sensitivity;
 pub mod stats;
 pub mod tune;
 
-pub use compile::{compare, convert, optimize, optimize_traced, plan, quantize, quantize_with};
+pub use compile::{compare, convert, optimize, optimize_traced, plan, predict, quantize, quantize_with};
 pub use data::{DataError, DataOptions, Dataset};
 pub use error::Error;
 pub use evaluate::{Score, evaluate, score_by_command};

@@ -29,19 +29,30 @@ impl Pass for InferTypes {
     }
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        let g = model.main();
-        let inputs = g.inputs.iter().filter_map(|v| Some((*v, Fact::from_type(g.ty(*v)?))));
-        let mut facts = ValueTable::new();
-        for (v, f) in inputs {
-            facts.insert(v, f);
-        }
         let mut walk = Walk::new(model);
-        cx.facts = walk.graph(model.main_id(), facts)?;
+        cx.facts = walk.graph(model.main_id(), declared(model))?;
         for (node, contradiction) in walk.contradictions {
             cx.notes.add(node, contradiction);
         }
         Ok(Changed::No)
     }
+}
+
+/// The facts of every value, with graph inputs as declared.
+///
+/// # Errors
+/// If the graph has a cycle.
+pub(crate) fn infer_declared(model: &Model) -> Result<ValueTable<Fact>, PassError> {
+    Walk::new(model).graph(model.main_id(), declared(model))
+}
+
+fn declared(model: &Model) -> ValueTable<Fact> {
+    let g = model.main();
+    let mut facts = ValueTable::new();
+    for (v, ty) in g.inputs.iter().filter_map(|v| Some((*v, g.ty(*v)?))) {
+        facts.insert(v, Fact::from_type(ty));
+    }
+    facts
 }
 
 /// The facts of every value when graph inputs have exactly the given dimensions; inputs without an entry

@@ -32,6 +32,7 @@ pub mod overrides;
 pub mod pass;
 pub mod pipeline;
 pub mod plan;
+pub mod predict;
 mod raise_opset;
 mod raise_qoperator;
 mod recipe;

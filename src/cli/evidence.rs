@@ -45,6 +45,11 @@ enum Read {
 }
 
 impl EvidenceFlags {
+    /// Whether nothing is given.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.data.data.is_empty() && self.stats.is_empty() && self.cache.is_none()
+    }
+
     /// Reads what is given; without anything, says how to give data.
     ///
     /// # Errors

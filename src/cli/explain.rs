@@ -2,8 +2,9 @@
 
 use super::evidence::EvidenceFlags;
 use super::failure::Failure;
+use super::forecast::View;
 use super::model_file::Input;
-use super::options::{CompileFlags, Format};
+use super::options::{CompileFlags, Format, known_target};
 use super::progress::Bar;
 use super::summary::Summary;
 use super::talk::Talk;
@@ -14,7 +15,8 @@ use std::time::Instant;
 
 /// Show what will run in integers, what will stay in float, and why.
 ///
-/// Does all that `squint quantize` does up to the plan, and writes no model.
+/// Without data: what the target's runtime makes of the model as it is, quantized or not, by whatever tool, and what
+/// would change it. With data or statistics: does all that `squint quantize` does up to the plan, and writes no model.
 #[derive(Args)]
 pub(crate) struct Explain {
     #[command(flatten)]
@@ -33,6 +35,9 @@ pub(crate) struct Explain {
 
 impl Explain {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
+        if !self.plan && self.evidence.is_empty() && !self.compile.is_dynamic() {
+            return self.forecast(talk);
+        }
         let start = Instant::now();
         let mut model = self.model.load_valid(talk)?;
         let config = self.compile.config(&model, talk)?;
@@ -55,6 +60,23 @@ impl Explain {
             Format::Text => {
                 table(&mut out, &report.nodes)?;
                 writeln!(out, "\n{}", summary.text(&self.model.path, None, talk.verbose))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of the model as it is.
+    fn forecast(&self, talk: &Talk) -> Result<(), Failure> {
+        let model = self.model.load_valid(talk)?;
+        let target = known_target(self.compile.target())?;
+        let forecast = squint::predict(&model, target)?;
+        let view = View { forecast: &forecast, model: &self.model.path, target };
+        let mut out = io::stdout().lock();
+        match self.format {
+            Format::Json => writeln!(out, "{:#}", view.json())?,
+            Format::Text => {
+                view.table(&mut out)?;
+                writeln!(out, "\n{}", view.summary())?;
             }
         }
         Ok(())

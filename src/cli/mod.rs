@@ -14,6 +14,7 @@ mod evaluate;
 mod evidence;
 mod explain;
 mod failure;
+mod forecast;
 mod inferred;
 mod inspect;
 mod model_file;

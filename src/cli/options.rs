@@ -140,6 +140,16 @@ pub(crate) struct DataFlags {
 }
 
 impl CompileFlags {
+    /// The name of the target.
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Whether a scheme is asked for that needs no data.
+    pub(crate) fn is_dynamic(&self) -> bool {
+        self.scheme == Scheme::Dynamic
+    }
+
     /// The configuration. Names of nodes that do not occur are reported.
     ///
     /// # Errors

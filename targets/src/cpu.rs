@@ -15,7 +15,11 @@ mod dynamic;
 mod pairs;
 mod table;
 
-use crate::{Costs, Dynamic, FloatResult, Format, Operand, Pairs, Params, Site, Support, Target};
+use crate::onnxruntime::kernels::{self, Kernel, Pattern};
+use crate::onnxruntime::{self, Signs};
+use crate::{
+    Costs, Dynamic, FloatResult, Format, Operand, Pairs, Params, Prediction, Site, Subject, Support, Target,
+};
 use squint_ir::affine::Grid;
 use squint_ir::{DType, Op};
 use squint_ops::Class;
@@ -102,27 +106,36 @@ impl Target for Cpu {
             }
         }
         match site.row.class {
-            Class::Contraction => contraction(site),
-            Class::Movement => movement(site),
-            Class::Join => integer("QLinearConcat", Params::Own),
-            Class::MaxPool => max_pool(site),
-            Class::AveragePool => average_pool(site),
-            Class::Binary => binary(site),
-            Class::Clamp => Support::Absorbed,
-            Class::Bounded => bounded(site),
-            Class::Unary if site.op.op_type == "LeakyRelu" => integer("QLinearLeakyRelu", Params::Own),
-            Class::Unary => float("no integer kernel for this function"),
-            Class::Normalization => float("normalisations have no integer kernel"),
-            Class::Reduction => float("reductions have no integer kernel"),
-            Class::Recurrent => float("recurrent layers have no static integer kernel"),
-            Class::Index => Support::Plain,
-            Class::Control => float("bodies of control flow stay float"),
-            Class::Quantized => float("already quantized"),
-            Class::Other if site.op.op_type == "Where" => {
-                float("selection between tensors pays only inside an integer region")
-            }
-            Class::Other => float("no integer kernel"),
+            Class::Clamp => return Support::Absorbed,
+            Class::Index => return Support::Plain,
+            Class::Reduction => return float("reductions have no integer kernel"),
+            _ => {}
         }
+        let Some(kernel) = kernels::kernel(&site.op.op_type) else { return float(without_kernel(site)) };
+        if let Err(why) = kernels::suits(site) {
+            return float(why);
+        }
+        match kernel.pattern {
+            Pattern::Conv | Pattern::MatMul | Pattern::Gemm => contraction(site, kernel),
+            Pattern::Unary | Pattern::All if site.row.class == Class::Bounded => {
+                integer(kernel.name, Params::Fixed { lo: 0.0, hi: 255.0 / 256.0 })
+            }
+            Pattern::Unary | Pattern::All => integer(kernel.name, Params::Own),
+            Pattern::Where => float("selection between tensors pays only inside an integer region"),
+            Pattern::Moved { .. } if site.row.class == Class::MaxPool => {
+                integer(kernel.name, Params::SameAsInput)
+            }
+            Pattern::Moved { .. } if site.operand(0).is_some_and(|x| x.konst().is_some()) => {
+                float("it reads a table of constants")
+            }
+            Pattern::Moved { .. } => integer("moved as uint8", Params::SameAsInput),
+            Pattern::Read => float("no integer kernel"),
+        }
+    }
+
+    fn predict(&self, subject: &Subject<'_>) -> Option<Prediction> {
+        let signed = self.activations.dtype == DType::Int8;
+        Some(onnxruntime::predict(subject, Signs { signed, slow_unsigned_weights: !signed }))
     }
 
     fn input_channels(&self, op: &Op, weight: &[usize]) -> Option<usize> {
@@ -162,8 +175,23 @@ fn integer(kernel: &'static str, params: Params) -> Support {
     Support::Integer { kernel, params, float_result: FloatResult::Never }
 }
 
-fn contraction(site: &Site<'_>) -> Support {
-    let op = site.op;
+/// Why an operator without a kernel stays in float.
+fn without_kernel(site: &Site<'_>) -> &'static str {
+    match (site.row.class, site.op.op_type.as_str()) {
+        (_, "ConvTranspose") => "ConvTranspose has no integer kernel",
+        (_, "Pad") => "Pad has no integer kernel",
+        (_, "Upsample") => "Resize interpolates: only nearest has an integer kernel",
+        (Class::Binary, _) => "no integer kernel for this arithmetic",
+        (Class::Unary | Class::Bounded, _) => "no integer kernel for this function",
+        (Class::Normalization, _) => "normalisations have no integer kernel",
+        (Class::Recurrent, _) => "recurrent layers have no static integer kernel",
+        (Class::Control, _) => "bodies of control flow stay float",
+        (Class::Quantized, _) => "already quantized",
+        _ => "no integer kernel",
+    }
+}
+
+fn contraction(site: &Site<'_>, kernel: &Kernel) -> Support {
     let Some((_, weight, _)) = site.weight() else {
         return float("both operands are activations: unsigned times unsigned has no VNNI kernel");
     };
@@ -178,35 +206,12 @@ fn contraction(site: &Site<'_>) -> Support {
     {
         return float("its bias is not a constant");
     }
-    match op.op_type.as_str() {
-        "Conv" => integer("QLinearConv", Params::Own),
-        "Gemm" => {
-            let plain = op.int("transA").unwrap_or(0) == 0
-                && op.float("alpha").unwrap_or(1.0) == 1.0
-                && op.float("beta").unwrap_or(1.0) == 1.0;
-            let bias_ok =
-                site.operand(2).and_then(|b| b.konst()).is_none_or(|b| gemm_bias_fits(b.dims(), site));
-            match (plain, bias_ok) {
-                (false, _) => float("Gemm with transA, alpha or beta has no integer kernel"),
-                (_, false) => float("the bias of this Gemm is not one number per output"),
-                _ => Support::Integer {
-                    kernel: "QGemm",
-                    params: Params::Own,
-                    float_result: FloatResult::Always,
-                },
-            }
-        }
-        "MatMul" if site.operand(1).and_then(|w| w.rank()).is_some_and(|r| r < 2) => {
-            float("a matrix times a vector has no integer kernel")
-        }
-        "MatMul" => Support::Integer {
-            kernel: "QLinearMatMul",
-            params: Params::Own,
-            float_result: matmul_float_result(site),
-        },
-        "ConvTranspose" => float("ConvTranspose has no integer kernel"),
-        _ => float("no integer kernel"),
-    }
+    let float_result = match kernel.pattern {
+        Pattern::Gemm => FloatResult::Always,
+        Pattern::MatMul => matmul_float_result(site),
+        _ => FloatResult::Never,
+    };
+    Support::Integer { kernel: kernel.name, params: Params::Own, float_result }
 }
 
 /// MatMulIntegerToFloat leaves its result in float; but the runtime first joins a MatMul with an Add behind
@@ -217,67 +222,6 @@ fn matmul_float_result(site: &Site<'_>) -> FloatResult {
     match shape {
         Some(s) if s.len() > 2 && s.iter().any(|d| d.known().is_none()) => FloatResult::Always,
         _ => FloatResult::UnlessReadBy("Add"),
-    }
-}
-
-/// QGemm takes a bias of one number per output column only.
-fn gemm_bias_fits(dims: &[usize], site: &Site<'_>) -> bool {
-    let columns = site.weight().and_then(|(_, w, axis)| Some(w.konst()?.dims()[axis?]));
-    matches!((dims, columns), ([n], Some(c)) | ([1, n], Some(c)) if *n == c)
-}
-
-fn movement(site: &Site<'_>) -> Support {
-    let (op, same) = (site.op, Params::SameAsInput);
-    match op.op_type.as_str() {
-        "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Slice" | "Gather" | "GatherElements"
-        | "Expand" | "Tile" | "Flatten" | "DepthToSpace" | "Split" => {
-            if site.operand(0).is_some_and(|x| x.konst().is_some()) {
-                float("it reads a table of constants")
-            } else {
-                integer("moved as uint8", same)
-            }
-        }
-        "Resize" if op.string("mode").unwrap_or("nearest") == "nearest" => integer("moved as uint8", same),
-        "Resize" | "Upsample" => float("Resize interpolates: only nearest has an integer kernel"),
-        "Pad" => float("Pad has no integer kernel"),
-        _ => float("no integer kernel"),
-    }
-}
-
-fn max_pool(site: &Site<'_>) -> Support {
-    let indices = site.results.get(1).is_some_and(Option::is_some);
-    match site.op.op_type.as_str() {
-        "MaxPool" if indices => float("MaxPool with indices has no integer kernel"),
-        // The 8-bit kernel came with operator set 12, and only for up to three spatial axes.
-        "MaxPool" => integer("MaxPool", Params::SameAsInput),
-        _ => float("no integer kernel"),
-    }
-}
-
-fn average_pool(site: &Site<'_>) -> Support {
-    match site.op.op_type.as_str() {
-        "AveragePool" if site.op.ints("dilations").is_some_and(|d| d.iter().any(|x| *x != 1)) => {
-            float("AveragePool with dilations has no integer kernel")
-        }
-        "AveragePool" => integer("QLinearAveragePool", Params::Own),
-        "GlobalAveragePool" => integer("QLinearGlobalAveragePool", Params::Own),
-        _ => float("no integer kernel"),
-    }
-}
-
-fn binary(site: &Site<'_>) -> Support {
-    match site.op.op_type.as_str() {
-        "Add" => integer("QLinearAdd", Params::Own),
-        "Mul" => integer("QLinearMul", Params::Own),
-        _ => float("no integer kernel for this arithmetic"),
-    }
-}
-
-fn bounded(site: &Site<'_>) -> Support {
-    match site.op.op_type.as_str() {
-        "Sigmoid" => integer("QLinearSigmoid", Params::Fixed { lo: 0.0, hi: 255.0 / 256.0 }),
-        "Softmax" => integer("QLinearSoftmax", Params::Fixed { lo: 0.0, hi: 255.0 / 256.0 }),
-        _ => float("no integer kernel for this function"),
     }
 }
 

@@ -8,13 +8,16 @@
 mod cost;
 mod cpu;
 mod lint;
+mod onnxruntime;
 mod pairs;
+mod prediction;
 mod site;
 mod tensorrt;
 
 pub use cost::Costs;
 pub use lint::{Finding, Severity};
 pub use pairs::Pairs;
+pub use prediction::{Fault, Kind, Prediction, Runs, Subject, Why};
 pub use site::{Operand, Site};
 
 use squint_ir::affine::Grid;
@@ -54,6 +57,13 @@ pub trait Target: Sync {
     /// Slots of the activations that an operator with [`Support::Integer`] reads quantized.
     fn quantized_operands(&self, site: &Site<'_>) -> Vec<u32> {
         site.activations()
+    }
+
+    /// What the runtime will make of a graph, quantized or not, by whatever tool; `None` if that cannot be predicted
+    /// for this target.
+    fn predict(&self, subject: &Subject<'_>) -> Option<Prediction> {
+        let _ = subject;
+        None
     }
 
     /// How many input channels a convolution in integers should have, if its kernel is much faster with more

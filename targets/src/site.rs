@@ -102,32 +102,39 @@ impl<'a> Site<'a> {
 
     /// Multiply–accumulates of a contraction; 0 for other operators or where shapes are unknown.
     pub fn macs(&self) -> u64 {
-        if self.row.class != Class::Contraction {
-            return 0;
-        }
-        let Some(out) = self.result().and_then(Operand::elements) else { return 0 };
-        let inner = match self.op.op_type.as_str() {
+        if self.row.class == Class::Contraction { self.multiplications().unwrap_or(0) } else { 0 }
+    }
+
+    /// Multiply–accumulates of a contraction, in float or in integers already; `None` for other operators, 0 where
+    /// shapes are unknown.
+    pub fn multiplications(&self) -> Option<u64> {
+        let weight = match self.op.op_type.as_str() {
+            "Conv" | "ConvTranspose" | "Gemm" | "MatMul" => 1,
+            "ConvInteger" | "MatMulInteger" | "MatMulIntegerToFloat" | "DynamicQuantizeMatMul" => 1,
+            "QLinearConv" | "QLinearMatMul" | "QGemm" => 3,
+            _ => return None,
+        };
+        Some(self.macs_with(weight).unwrap_or(0))
+    }
+
+    fn macs_with(&self, weight: usize) -> Option<u64> {
+        let out = self.result().and_then(Operand::elements);
+        let dims = |slot: usize| self.operand(slot).and_then(|o| o.dims.as_deref());
+        match self.op.op_type.as_str() {
             // Each output element sums over the weight's input channels and kernel.
-            "Conv" => {
-                self.operand(1).and_then(|w| w.dims.as_ref()).map(|d| d.iter().skip(1).product::<usize>())
+            "Conv" | "ConvInteger" | "QLinearConv" => {
+                Some(out? * dims(weight)?.iter().skip(1).product::<usize>() as u64)
             }
+            // Each input element is multiplied with every weight of its channel.
             "ConvTranspose" => {
-                // Each input element is multiplied with every weight of its channel.
-                let (x, w) = (
-                    self.operand(0).and_then(Operand::elements),
-                    self.operand(1).and_then(|w| w.dims.as_ref()),
-                );
-                return match (x, w) {
-                    (Some(x), Some(w)) => x * w.iter().skip(1).product::<usize>() as u64,
-                    _ => 0,
-                };
+                let x = self.operand(0).and_then(Operand::elements)?;
+                Some(x * dims(weight)?.iter().skip(1).product::<usize>() as u64)
             }
             _ => {
                 let trans = self.op.int("transA").unwrap_or(0) != 0;
-                let dims = self.operand(0).and_then(|a| a.dims.as_ref());
-                dims.and_then(|d| if trans { d.first() } else { d.last() }.copied())
+                let a = dims(0)?;
+                Some(out? * *if trans { a.first() } else { a.last() }? as u64)
             }
-        };
-        out * inner.unwrap_or(0) as u64
+        }
     }
 }
