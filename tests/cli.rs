@@ -150,6 +150,8 @@ fn help() {
     for command in [
         "quantize",
         "explain",
+        "check",
+        "bench",
         "optimize",
         "inspect",
         "print",
@@ -191,6 +193,58 @@ fn what_becomes_of_each_operator_is_explained() {
         "explain digits.onnx --data calibration.npz --samples 8 --keep-float depth* --keep-float nothing",
     );
     shell.check("explain");
+}
+
+/// Two convolutions between conversions: one whose Relu is absorbed, one whose Relu is not; and a function without
+/// kernel.
+const QUANTIZED: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
+g (float[1,4,8,8] x) => (float[1,4,8,8] y)
+<
+  float s = {0.05}, uint8 z = {128}, uint8 zero = {0}, float ws = {0.01}, int8 wz = {0},
+  int8[4,4,1,1] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+>
+{
+  [q0] xq = QuantizeLinear (x, s, z)
+  [d0] xd = DequantizeLinear (xq, s, z)
+  [wd] wd = DequantizeLinear (w, ws, wz)
+  [conv1] c1 = Conv (xd, wd)
+  [relu1] r1 = Relu (c1)
+  [q1] q1 = QuantizeLinear (r1, s, zero)
+  [d1] d1 = DequantizeLinear (q1, s, zero)
+  [conv2] c2 = Conv (d1, wd)
+  [relu2] r2 = Relu (c2)
+  [q2] q2 = QuantizeLinear (r2, s, z)
+  [d2] d2 = DequantizeLinear (q2, s, z)
+  [tanh] y = Tanh (d2)
+}
+"#;
+
+#[test]
+fn what_becomes_of_a_quantized_model_is_explained_and_checked() {
+    let mut shell = Shell::new();
+    shell.write("q.onnxtxt", QUANTIZED.as_bytes());
+    shell.write(
+        "ok.onnxtxt",
+        QUANTIZED.replace("(r2, s, z)", "(r2, s, zero)").replace("(q2, s, z)", "(q2, s, zero)").as_bytes(),
+    );
+    shell.run("explain q.onnxtxt");
+    shell.run("check q.onnxtxt");
+    shell.run("check ok.onnxtxt --min-integer 90");
+    shell.run("check m.onnxtxt");
+    shell.run("check ok.onnxtxt --min-integer 101");
+    let json = shell.run("check q.onnxtxt --format json");
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["kernels"]["QLinearConv"], 1);
+    assert_eq!(value["findings"].as_array().unwrap().len(), 1);
+    shell.check("check");
+}
+
+#[test]
+fn benchmarks_need_a_runtime() {
+    let mut shell = Shell::new();
+    shell.run("bench m.onnxtxt m.onnxtxt --python no-such-python");
+    shell.run("bench m.onnxtxt m.onnxtxt --dim N");
+    shell.check("bench-errors");
 }
 
 #[test]

@@ -4,10 +4,12 @@
 //! said goes to standard error. Exit status 0: done; 1: the model, the data or the output is at fault;
 //! 2: the command line is; 101: squint itself is.
 
+mod bench;
 mod calibrate;
 mod check;
 mod compare;
 mod config_file;
+mod check;
 mod convert;
 mod diff;
 mod evaluate;
@@ -15,6 +17,7 @@ mod evidence;
 mod explain;
 mod failure;
 mod forecast;
+mod gate;
 mod inferred;
 mod inspect;
 mod model_file;
@@ -71,6 +74,8 @@ enum Command {
     Sensitivity(sensitivity::Sensitivity),
     Tune(tune::Tune),
     Run(run::Run),
+    Check(gate::Check),
+    Bench(bench::Bench),
     Calibrate(calibrate::Calibrate),
     Stats(stats::Stats),
     Optimize(optimize::Optimize),
@@ -125,6 +130,8 @@ fn run(cli: Cli) -> ExitCode {
         Command::Sensitivity(c) => c.run(&talk),
         Command::Tune(c) => c.run(&talk),
         Command::Run(c) => c.run(&talk),
+        Command::Check(c) => c.run(&talk),
+        Command::Bench(c) => c.run(&talk),
         Command::Calibrate(c) => c.run(&talk),
         Command::Stats(c) => c.run(&talk),
         Command::Optimize(c) => c.run(&talk),

@@ -1,5 +1,6 @@
 """Runs the squint binary under test."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -32,6 +33,10 @@ class Squint:
         output.unlink(missing_ok=True)
         self.run("optimize", str(model), "-o", str(output))
         return output
+
+    def explain(self, model: Path) -> dict:
+        """`squint explain MODEL`: what squint expects the runtime to make of a model as it is."""
+        return json.loads(self.run("explain", str(model), "--format", "json"))
 
     def interpret(self, model: Path, data: Path, folder: Path) -> list[Path]:
         """`squint run MODEL --data DATA -o FOLDER`; returns an `.npz` of outputs for each sample, in order."""

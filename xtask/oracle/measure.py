@@ -41,11 +41,15 @@ class Coverage:
         return f"{self.integer}/{self.integer + self.floating} in integers, {self.float_convs} float convolutions"
 
 
-def session(model: Path, optimized: Path | None = None) -> onnxruntime.InferenceSession:
-    """Loads `model` on the CPU with all optimizations; writes the optimized graph to `optimized` if given."""
+def session(model: Path, optimized: Path | None = None, layout: bool = True) -> onnxruntime.InferenceSession:
+    """Loads `model` on the CPU with all optimizations; writes the optimized graph to `optimized` if given.
+
+    Without `layout`, the last level of optimizations, which chooses layouts, is left out.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: saving an optimized graph warns each time
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if layout else levels.ORT_ENABLE_EXTENDED
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

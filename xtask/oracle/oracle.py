@@ -2,6 +2,9 @@
 
 usage: oracle.py --squint BINARY --repository DIR --zoo DIR --work DIR [--quick] [--only NAME]
 
+Two parts: cases (what squint makes of a model), and predictions (what squint says the runtime makes of any model), the
+latter by the name `predict`.
+
 `cargo xtask oracle` makes the environment, builds the binary and starts this script. Nothing here measures time.
 """
 
@@ -17,11 +20,17 @@ import dynamic
 from cases import CASES, QUICK_START, Case
 from compiler import Squint
 from measure import agreement, all_finite, coverage, operators, sqnr
+from peers import peers
+from predict import check_model, check_rows
 from report import Report
 from subjects import QuickStart, Subject, ZooModel
 
 # Float arithmetic in another order differs by its rounding; a steep sigmoid behind it makes that visible.
 REWRITTEN_DB = 40.0
+
+
+PREDICT = "predict"
+"""Name of the part that checks predictions."""
 
 
 def main() -> int:
@@ -34,7 +43,25 @@ def main() -> int:
     for case in _selected(arguments):
         with report.step(f"{case.name}/run"):
             run_case(case, _subject(case, arguments), squint, arguments.work / "models" / case.name, report)
+    if arguments.only in (None, PREDICT):
+        predictions(arguments, squint, report)
     return report.close()
+
+
+def predictions(arguments: argparse.Namespace, squint: Squint, report: Report) -> None:
+    """Patterns one by one, the models of the zoo as they are, and both as ONNX Runtime's quantizer writes them."""
+    folder = arguments.work / "predict"
+    check_rows(squint, folder / "rows", report)
+    models = [arguments.repository / "examples" / "quickstart" / "digits.onnx"]
+    if not arguments.quick:
+        models += sorted((arguments.zoo / "dev" / "models").glob("*.onnx"))
+    for model in models:
+        name = f"predict/{model.stem}"
+        with report.step(name):
+            check_model(name, model, squint, report)
+        for form, path in peers(model, folder / model.stem):
+            with report.step(f"{name}/{form}"):
+                check_model(f"{name}/{form}", path, squint, report)
 
 
 def run_case(case: Case, subject: Subject, squint: Squint, folder: Path, report: Report) -> None:
@@ -46,6 +73,8 @@ def run_case(case: Case, subject: Subject, squint: Squint, folder: Path, report:
     with report.step(f"{case.name}/rewritten"):
         check_rewritten(case, subject, squint.optimize(subject.model, folder / "optimized.onnx"), report)
     check_integers(case, quantized, report)
+    with report.step(f"{case.name}/predict"):
+        check_model(f"{case.name}/predict", quantized, squint, report)
     check_outputs(case, subject, quantized, report)
     if case.interpreter_db is not None:
         check_interpreter(case, subject, squint, quantized, folder, report)
@@ -158,7 +187,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--zoo", type=Path, required=True, help="folder of zoo models; skipped if it is not there")
     parser.add_argument("--work", type=Path, required=True, help="folder for calibration feeds and quantized files")
     parser.add_argument("--quick", action="store_true", help="the quick-start model only")
-    parser.add_argument("--only", metavar="NAME", help="one case")
+    parser.add_argument("--only", metavar="NAME", help="one case, or `predict`")
     return parser.parse_args()
 
 

@@ -153,6 +153,18 @@ def behind(op_type: str, n_inputs: Callable | None = None, opset: int = 17, **at
     return net.out(net.qdq(y)).model()
 
 
+def spread(*readers: str, slices: int = 1) -> onnx.ModelProto:
+    """Dequantized data, cut and read in several ways."""
+    net = Net(IMAGE)
+    x = net.qdq("x")
+    for begin in range(0, 2 * slices, 2):
+        part = net.op("Slice", x, *(net.const([v], np.int64) for v in (begin, begin + 2, 2)))
+        for reader in readers:
+            result = {"float": lambda: net.op("Tanh", part), "quantized": lambda: net.qdq(part), "output": lambda: part}
+            net.out(result[reader]())
+    return net.model()
+
+
 def binary(op_type: str, left: int = U8, right: int = U8, out: int = U8, constant: str | None = None) -> onnx.ModelProto:
     """Two operands, each dequantized."""
     net = Net(IMAGE)
@@ -422,6 +434,10 @@ ROWS: dict[str, Row] = {
     "propagate-up-transpose": lambda: behind("Transpose", perm=[0, 2, 3, 1]),
     "propagate-up-reshape": lambda: behind("Reshape", ints(1, 8, 50, 2)),
     "propagate-up-average-pool": lambda: behind("AveragePool", kernel_shape=[2, 2]),
+    "propagate-to-several-readers": lambda: spread("float", "float"),
+    "propagate-beside-quantizer": lambda: spread("float", "quantized"),
+    "propagate-from-shared": lambda: spread("float", slices=3),
+    "propagate-to-output": lambda: spread("output"),
     "matmul": lambda: matmul([4, 16], 16, 12),
     "matmul-u8u8": lambda: matmul([4, 16], 16, 12, w=U8),
     "matmul-s8s8": lambda: matmul([4, 16], 16, 12, act=S8),

@@ -22,7 +22,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   oracle [--quick] [--only NAME] [--zoo DIR] [--squint BINARY]
         quantize real models and check the results in ONNX Runtime
         --quick   the quick-start model only
-        --only    one case of xtask/oracle/cases.py
+        --only    one case of xtask/oracle/cases.py, or `predict`: predictions against the runtime's own graphs
         --zoo     folder of zoo models (default: ../shared/zoo; skipped if it is not there)
         --squint  binary under test (default: build one in the dev profile)
   executors [--zoo DIR] [--squint BINARY] [--only NAME]

@@ -55,14 +55,14 @@ fn down(sim: &mut Sim, dq: OpId) -> bool {
     changed
 }
 
-/// What leaves an operator over which conversions spread, except on its way to a QuantizeLinear.
+/// What leaves an operator over which conversions spread; nothing if a QuantizeLinear is among its readers.
 fn next_edges(sim: &Sim, op: OpId) -> Vec<Edge> {
     let Some(v) = sim.result(op).filter(|_| can_pass(sim, op)) else { return Vec::new() };
     let uses = sim.g.uses(v);
     match (uses.is_empty(), sim.is_output(v)) {
         (true, true) => vec![(v, None)],
-        (false, false) => {
-            uses.into_iter().filter(|u| u.capture || !sim.is_q(u.op)).map(|u| (v, Some(u))).collect()
+        (false, false) if !uses.iter().any(|u| sim.is_q(u.op)) => {
+            uses.into_iter().map(|u| (v, Some(u))).collect()
         }
         _ => Vec::new(),
     }

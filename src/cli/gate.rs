@@ -1,0 +1,126 @@
+//! `squint check`.
+
+use super::failure::Failure;
+use super::forecast::{Totals, View};
+use super::model_file::Input;
+use super::options::{Format, known_target};
+use super::talk::Talk;
+use clap::Args;
+use serde_json::json;
+use squint::passes::predict::{Forecast, NodeForecast};
+use squint::targets::{Kind, Runs};
+use std::io::{self, Write};
+
+/// Check that the target's runtime loads a quantized model and runs in integers what it is meant to. Exit status 1 if
+/// not.
+///
+/// An operator is in float by accident if its weight is quantized, or all that it reads and makes, and still one of the
+/// conditions of its integer kernel is missing. What was left in float on purpose passes, unless `--strict` or
+/// `--min-integer` ask for more. A model of which nothing runs in integers does not pass.
+#[derive(Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    model: Input,
+    /// The runtime that the model is for.
+    #[arg(long, value_name = "NAME", default_value = "cpu-vnni")]
+    target: String,
+    /// Let no contraction (Conv, Gemm, MatMul) pass that is in float and has an integer kernel.
+    #[arg(long)]
+    strict: bool,
+    /// Least part of the multiply-accumulates that must run in integers, in percent.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    min_integer: Option<f64>,
+    /// How findings are written to standard output.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+}
+
+impl Check {
+    pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
+        let model = self.model.load_valid(talk)?;
+        let target = known_target(&self.target)?;
+        let forecast = squint::predict(&model, target)?;
+        let view = View { forecast: &forecast, model: &self.model.path, target };
+        let totals = Totals::of(&forecast);
+        let findings = self.findings(&forecast, &view, &totals);
+        let mut out = io::stdout().lock();
+        match self.format {
+            Format::Json => {
+                let mut value = view.json();
+                value["ok"] = json!(findings.is_empty());
+                value["findings"] = json!(findings);
+                writeln!(out, "{value:#}")?;
+            }
+            Format::Text => {
+                for finding in &findings {
+                    writeln!(out, "{finding}")?;
+                }
+                if findings.is_empty() {
+                    writeln!(out, "{}", passed(&view, &totals))?;
+                }
+            }
+        }
+        match findings.len() {
+            0 => Ok(()),
+            1 => Err(Failure::Found(format!("`{}` does not pass: 1 finding", self.model.path.display()))),
+            n => Err(Failure::Found(format!("`{}` does not pass: {n} findings", self.model.path.display()))),
+        }
+    }
+
+    /// What is wrong, a line for each; nothing if the model passes.
+    fn findings(&self, forecast: &Forecast, view: &View<'_>, totals: &Totals) -> Vec<String> {
+        let mut out: Vec<String> =
+            view.faults().into_iter().map(|f| format!("refused by the runtime: {f}")).collect();
+        for n in &forecast.nodes {
+            let Runs::Float(why) = &n.runs else { continue };
+            let wanted = match why.kind {
+                Kind::Accident => true,
+                Kind::LeftInFloat => self.strict && n.contraction,
+                Kind::NoKernel => false,
+            };
+            if wanted {
+                out.push(in_float(n, &why.reason, &why.remedy));
+            }
+        }
+        let (integer, all) = totals.contractions;
+        if totals.integer == 0 && all > 0 {
+            out.push(format!("nothing runs in integers: all {all} contractions are in float"));
+        }
+        if let Some(least) = self.min_integer
+            && 100.0 * totals.share() < least
+        {
+            let share = 100.0 * totals.share();
+            out.push(format!(
+                "{share:.1} % of the multiply-accumulates run in integers ({integer} of {all} contractions), less \
+                 than {least} %"
+            ));
+        }
+        out
+    }
+}
+
+fn in_float(n: &NodeForecast, reason: &str, remedy: &str) -> String {
+    let remedy = if remedy.is_empty() { String::new() } else { format!("; {remedy}") };
+    format!("in float: {} `{}`: {reason}{remedy}", n.op_type, n.node)
+}
+
+fn passed(view: &View<'_>, totals: &Totals) -> String {
+    let (integer, all) = totals.contractions;
+    let share = if totals.macs.1 == 0 {
+        String::new()
+    } else {
+        format!(" ({:.1} % of the multiply-accumulates)", 100.0 * totals.share())
+    };
+    format!(
+        "`{}` passes for {}: {integer} of {all} contractions in integers{share}",
+        view.model.display(),
+        view.target
+    )
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if (0.0..=100.0).contains(&x) => Ok(x),
+        _ => Err(format!("`{text}` is not a number from 0 to 100")),
+    }
+}
