@@ -21,8 +21,8 @@ use std::io::{self, Write};
 pub(crate) struct Check {
     #[command(flatten)]
     model: Input,
-    /// The runtime that the model is for.
-    #[arg(long, value_name = "NAME", default_value = "cpu-vnni")]
+    /// The runtime and processor that the model is for; `host` is that of this machine.
+    #[arg(long, value_name = "NAME", env = "SQUINT_TARGET", hide_env_values = true, default_value = "host")]
     target: String,
     /// Let no contraction (Conv, Gemm, MatMul) pass that is in float and has an integer kernel.
     #[arg(long)]

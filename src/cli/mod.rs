@@ -9,7 +9,6 @@ mod calibrate;
 mod check;
 mod compare;
 mod config_file;
-mod check;
 mod convert;
 mod diff;
 mod evaluate;

@@ -86,13 +86,13 @@ fn up(sim: &mut Sim, q: OpId) -> bool {
     changed
 }
 
-/// The edge by which an operator's data arrives, if nothing else reads it.
+/// The edge by which an operator's data arrives, if nothing else reads it and it is no constant.
 fn previous(sim: &Sim, op: OpId) -> Option<Edge> {
     let v = sim.g.operand(op, 0)?;
     let own = Use { op, slot: 0, capture: false };
     match sim.g.producer(v) {
         Some(_) => (!sim.is_output(v) && sim.g.uses(v).len() == 1).then_some((v, Some(own))),
-        None => Some((v, Some(own))),
+        None => (!sim.is_constant(v)).then_some((v, Some(own))),
     }
 }
 
