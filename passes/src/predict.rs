@@ -215,7 +215,6 @@ mod tests {
             )
         };
         assert_eq!(fates(17, IMAGE, WEIGHT, &body("s")), ["Transpose: Transpose of uint8"]);
-        // Conversions spread over a Transpose, so that it is moved all the same, and converted behind.
         assert_eq!(
             fates(17, IMAGE, WEIGHT, &body("s2")),
             ["Transpose: the scales before and behind it differ: 0.05 and 0.1"]
