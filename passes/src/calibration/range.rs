@@ -29,9 +29,8 @@ pub enum Method {
     Lp(f64),
     /// Mean of the samples' least values to mean of their greatest values.
     MeanMinMax,
-    /// Moving averages of the samples' least and greatest values, the newest with this weight, above 0 and at most
-    /// 1. It depends on the order of the samples, which must be kept track of
-    /// ([`Sketch::keeping_each`]).
+    /// Moving averages of the samples' least and greatest values, in which the newest has this weight, above 0
+    /// and at most 1. They depend on the order of the samples, which [`Sketch::keeping_each`] keeps.
     MovingAverage(f64),
     /// Least mean squared error, clipping at most one in a thousand values, and none unless it gains 0.3 dB.
     #[default]
