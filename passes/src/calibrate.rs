@@ -9,18 +9,32 @@ mod tally;
 
 pub use tally::{DataHash, First, Seen, Tally};
 
-use crate::config::Config;
+use crate::config::{Config, OperatorFormat};
 use crate::pass::PassError;
+use crate::raise_qoperator;
+use crate::report::Notes;
 use crate::runner::Progress;
 use crate::statistics::Statistics;
 use squint_ir::execute::{Execute, Samples, Session};
 use squint_ir::{Model, ValueId};
+use std::borrow::Cow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Name of the stage.
 pub const NAME: &str = "calibrate";
+
+/// The model as an executor can run it: itself, or, where it holds operators on integers that the executor does not
+/// have, a copy in which they are raised. The float values of a model that is compiled have the same ids in both.
+pub fn runnable<'m>(model: &'m Model, executor: &dyn Execute) -> Result<Cow<'m, Model>, PassError> {
+    if !raise_qoperator::occurs(model) || executor.preflight(model).is_empty() {
+        return Ok(Cow::Borrowed(model));
+    }
+    let mut raised = model.clone();
+    crate::pipeline::convert(&mut raised, OperatorFormat::Qdq, &mut Notes::default())?;
+    Ok(Cow::Owned(raised))
+}
 
 /// Makes the model ready to run, with `observed`, values of the main graph, exposed.
 ///

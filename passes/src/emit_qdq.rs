@@ -4,6 +4,7 @@
 //!   dequantized form: one float reader of the raw result would keep the operator in float.
 //! - A value made in float, or a graph input, is read raw by float operators and quantized for the others.
 //! - A graph output keeps its name: it is the dequantized form, and the raw result gets another.
+//! - What the model quantizes itself, on the planned grid, is not quantized again.
 //! - Where the target wants more input channels than a convolution has, the quantized input is padded with
 //!   channels of zeros, and the weight likewise.
 //! - Weights become integers behind a DequantizeLinear, biases 32-bit integers with the exact product of
@@ -13,6 +14,7 @@
 //! `T_QuantizeLinear_Output`, `T_DequantizeLinear_Output`.
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use crate::plan::islands;
 use crate::plan::{OpPlan, QuantPlan, ValuePlan, WeightPlan, resolve_target};
 use crate::weights;
 use squint_ir::affine::{QuantParams, quantize};
@@ -39,7 +41,7 @@ impl Pass for EmitQdq {
         let plan = &cx.plan;
         let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
         let target = resolve_target(&cx.config.target)?;
-        let mut emitter = Emitter { g: model.main_mut(), plan, target };
+        let mut emitter = Emitter { g: model.main_mut(), plan, target, tied: ValueTable::new() };
         let mut dequantized = ValueTable::new();
         for (v, p) in plan.values.iter() {
             let d = if emitter.g.konst(v).is_some() { emitter.constant(v, p)? } else { emitter.pair(v, p) };
@@ -54,15 +56,41 @@ impl Pass for EmitQdq {
     }
 }
 
+/// A weight that has been quantized for an operator.
+struct Tied {
+    axis: Option<usize>,
+    levels: ValueId,
+    scale: ValueId,
+    /// The dequantized form.
+    out: ValueId,
+}
+
 struct Emitter<'a> {
     g: &'a mut Graph,
     plan: &'a QuantPlan,
     target: &'a dyn Target,
+    /// Weights by the float constant.
+    tied: ValueTable<Vec<Tied>>,
 }
 
 impl Emitter<'_> {
     /// Quantizes and dequantizes a value that is not constant; returns the dequantized form.
     fn pair(&mut self, v: ValueId, p: &ValuePlan) -> ValueId {
+        let same = |g: &Graph, op: OpId| islands::grid(g, op) == Some((p.dtype, p.params));
+        if let Some((op, _)) = self.g.producer(v)
+            && self.g.op(op).op_type == "DequantizeLinear"
+            && same(self.g, op)
+        {
+            return v;
+        }
+        let quantizer = self.g.uses(v).into_iter().find(|u| {
+            u.slot == 0 && !u.capture && self.g.op(u.op).op_type == "QuantizeLinear" && same(self.g, u.op)
+        });
+        if let Some(quantizer) = quantizer
+            && !self.g.is_output(v)
+        {
+            return self.behind(v, quantizer.op, p);
+        }
         let name = self.g.value(v).name().to_owned();
         let ty = self.g.ty(v).cloned();
         let anchor = self.g.producer(v).map(|(op, _)| op);
@@ -90,6 +118,24 @@ impl Emitter<'_> {
             self.g.redirect_uses(v, out, |op| Some(op) != quantizer);
         }
         self.g.add_op(d.operands([q, scale, zero]).results([out]));
+        out
+    }
+
+    /// Dequantizes what a QuantizeLinear of the model makes of a value on the planned grid, for all its other readers.
+    fn behind(&mut self, v: ValueId, quantizer: OpId, p: &ValuePlan) -> ValueId {
+        let operands = self.g.operands(quantizer);
+        let (Some(q), Some(scale)) = (self.g.result(quantizer, 0), operands.get(1).copied().flatten()) else {
+            return v;
+        };
+        let name = self.g.value(v).name().to_owned();
+        let ty = self.g.ty(v).cloned();
+        let out = self.g.add_value(&format!("{name}_DequantizeLinear_Output"), ty);
+        if p.made_by_integer {
+            self.g.redirect_uses(v, out, |op| op != quantizer);
+        }
+        let d = OpSpec::new("DequantizeLinear").name(format!("{name}_DequantizeLinear")).near(quantizer);
+        let zero = operands.get(2).copied().flatten();
+        self.g.add_op(d.operands([Some(q), Some(scale), zero]).results([out]));
         out
     }
 
@@ -190,8 +236,12 @@ impl Emitter<'_> {
         let name = self.g.value(v).name().to_owned();
         let (dims, codes) = pad_channels(t.dims(), codes, channels);
         let shape = dims.iter().map(|d| (*d).into()).collect();
-        let q = self.g.add_const(&format!("{name}_quantized"), Tensor::from_i8(&dims, &codes));
+        let levels = Tensor::from_i8(&dims, &codes);
         let scales: Vec<f32> = w.params.iter().map(|p| p.scale).collect();
+        if let Some(tied) = self.tied(v, w, &levels, &scales) {
+            return Ok(tied);
+        }
+        let q = self.g.add_const(&format!("{name}_quantized"), levels);
         let dims: &[usize] = if w.axis.is_some() { &[scales.len()] } else { &[] };
         let scale = self.g.add_const(&format!("{name}_scale"), Tensor::from_f32(dims, &scales));
         let zero =
@@ -200,8 +250,24 @@ impl Emitter<'_> {
         if let Some(a) = w.axis {
             spec = spec.attr("axis", a as i64);
         }
-        let ty = Type::tensor(DType::Float, Some(shape));
-        Ok(self.g.emit(spec.operands([q, scale, zero]), &format!("{name}_DequantizeLinear_Output"), Some(ty)))
+        let ty = Some(Type::tensor(DType::Float, Some(shape)));
+        let out =
+            self.g.emit(spec.operands([q, scale, zero]), &format!("{name}_DequantizeLinear_Output"), ty);
+        let tied = Tied { axis: w.axis, levels: q, scale, out };
+        match self.tied.get_mut(v) {
+            Some(all) => all.push(tied),
+            None => drop(self.tied.insert(v, vec![tied])),
+        }
+        Ok(out)
+    }
+
+    /// The dequantized form of a weight that another operator has already, on the same grid.
+    fn tied(&self, v: ValueId, w: &WeightPlan, levels: &Tensor, scales: &[f32]) -> Option<ValueId> {
+        let is = |v: ValueId, t: &Tensor| self.g.konst(v).is_some_and(|k| **k == *t);
+        let dims: &[usize] = if w.axis.is_some() { &[scales.len()] } else { &[] };
+        let scale = Tensor::from_f32(dims, scales);
+        let same = |t: &&Tied| t.axis == w.axis && is(t.levels, levels) && is(t.scale, &scale);
+        self.tied.get(v)?.iter().find(same).map(|t| t.out)
     }
 
     fn bias(&mut self, op: OpId, bias: &[f32], w: &WeightPlan) -> ValueId {

@@ -210,6 +210,17 @@ impl<'m> Evidence<'m> {
         }
     }
 
+    /// The model as the executor of these samples can run it.
+    ///
+    /// # Errors
+    /// If the model is not well-formed.
+    pub(crate) fn runnable<'a>(&self, model: &'a Model) -> Result<Cow<'a, Model>, PassError> {
+        match self.samples {
+            Some((executor, _)) => calibrate::runnable(model, executor),
+            None => Ok(Cow::Borrowed(model)),
+        }
+    }
+
     /// Statistics of the observed values, into `cx`; and what plans can be tried on, if there are samples. Those
     /// that have been seen already, if some `begun` has, are not measured again.
     ///

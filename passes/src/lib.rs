@@ -9,6 +9,7 @@ pub mod calibrate;
 pub mod calibration;
 mod canonicalize;
 pub mod compare;
+mod compute_in_float32;
 pub mod config;
 mod dequantize_constants;
 mod eliminate_dead_code;

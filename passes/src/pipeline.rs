@@ -39,6 +39,15 @@ const OPTIMIZE: &[&dyn Pass] = &[
     &infer_types::InferTypes,
 ];
 
+/// What only a model that is quantized needs, before all else.
+const PREPARE: &[&dyn Pass] = &[
+    // Functions hide element types, and so do inputs with defaults.
+    &inline_functions::InlineFunctions,
+    &canonicalize::Canonicalize,
+    // Before folding and fusing, whose rules are for float32.
+    &compute_in_float32::ComputeInFloat32,
+];
+
 /// Which values are watched while the final float graph runs. (Calibration follows, outside the list,
 /// because it needs an executor and data.)
 const OBSERVE: &[&dyn Pass] = &[&insert_observers::InsertObservers];
@@ -83,7 +92,7 @@ fn quantize_passes(config: &Config) -> Vec<&'static dyn Pass> {
         OperatorFormat::Qdq => &[],
         OperatorFormat::Qoperator => &[&lower_qoperator::LowerQoperator],
     };
-    let emitted = QUANTIZE.iter().position(|p| p.name() == "emit-qdq").map_or(QUANTIZE.len(), |i| i + 1);
+    let emitted = QUANTIZE.iter().position(|p| p.name() == "emit-dynamic").map_or(QUANTIZE.len(), |i| i + 1);
     [&QUANTIZE[..emitted], lower, &QUANTIZE[emitted..]].concat()
 }
 
@@ -110,8 +119,9 @@ pub fn convert(model: &mut Model, format: OperatorFormat, notes: &mut Notes) -> 
 /// Passes that can be named on their own, in tests and by `run-passes`: those of the pipeline, those that
 /// run on demand, and each rule of `fuse` under its own name.
 pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
-    let listed = OPTIMIZE
+    let listed = PREPARE
         .iter()
+        .chain(OPTIMIZE)
         .chain(OBSERVE)
         .chain(QUANTIZE)
         .chain(ON_DEMAND)
@@ -227,6 +237,7 @@ pub fn record(
     hooks: &Hooks<'_>,
 ) -> Result<Recording, PassError> {
     let mut cx = PassCx::new(config);
+    run(PREPARE, model, &mut cx, hooks)?;
     run(OPTIMIZE, model, &mut cx, hooks)?;
     run(OBSERVE, model, &mut cx, hooks)?;
     let g = model.main();
@@ -245,7 +256,8 @@ pub fn record(
     let done = recording.tally.done();
     let left: Vec<usize> = part.indices.iter().copied().filter(|i| !done.contains(i)).collect();
     hooks.progress.pass(calibrate::NAME);
-    let session = calibrate::prepare(model, &cx.observed, executor)?;
+    let runnable = calibrate::runnable(model, executor)?;
+    let session = calibrate::prepare(&runnable, &cx.observed, executor)?;
     let (session, threads) = (session.as_ref(), calibrate::threads(config));
     let run =
         calibrate::Run { session, samples, threads, progress: hooks.progress, hash: true, each: part.each };
@@ -286,7 +298,8 @@ fn plan_until(
     let config = evidence.settled(config);
     let mut cx = PassCx::new(&config);
     let ops_before = op_count(model);
-    let mut timing = run(OPTIMIZE, model, &mut cx, hooks)?;
+    let mut timing = run(PREPARE, model, &mut cx, hooks)?;
+    timing.extend(run(OPTIMIZE, model, &mut cx, hooks)?);
     let ops_fused = op_count(model);
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
     learn(model, &mut cx, evidence, hooks, &mut timing)?;
@@ -330,7 +343,8 @@ fn learn(
     }
     hooks.progress.pass(calibrate::NAME);
     let start = Instant::now();
-    let session = evidence.learn(model, cx, begun, hooks.progress)?;
+    let runnable = evidence.runnable(model)?;
+    let session = evidence.learn(&runnable, cx, begun, hooks.progress)?;
     timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
     let (Some((session, samples)), Some((executor, _))) = (session, evidence.samples) else { return Ok(()) };
     hooks.progress.pass(refine::NAME);
@@ -363,7 +377,7 @@ mod tests {
 
     #[test]
     fn every_pass_can_be_named_and_names_are_kebab_case() {
-        for p in OPTIMIZE.iter().chain(OBSERVE).chain(QUANTIZE).chain(ON_DEMAND) {
+        for p in PREPARE.iter().chain(OPTIMIZE).chain(OBSERVE).chain(QUANTIZE).chain(ON_DEMAND) {
             assert!(pass_named(p.name()).is_some());
             assert!(p.name().chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{}", p.name());
         }

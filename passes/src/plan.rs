@@ -13,6 +13,7 @@
 mod cut;
 mod dynamic;
 mod equal_scales;
+pub(crate) mod islands;
 mod params;
 mod place;
 mod predict;

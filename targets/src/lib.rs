@@ -40,6 +40,12 @@ pub trait Target: Sync {
     /// Smallest version of the default operator set in which the emitted graph can be written.
     fn min_opset(&self) -> i64;
 
+    /// Whether the runtime has kernels for floats of this type. Where it has not, what is not quantized is computed in
+    /// float32.
+    fn computes_in(&self, dtype: DType) -> bool {
+        matches!(dtype, DType::Float | DType::Double)
+    }
+
     /// What the runtime does with an operator whose activations are all quantized.
     fn support(&self, site: &Site<'_>) -> Support;
 

@@ -22,8 +22,8 @@ pub enum WeightMethod {
 /// Scale of each channel of a weight tensor on the grid `[-qmax, qmax]`; zero points are 0.
 ///
 /// `data` holds the tensor in row-major order; `None` if its length does not fit the layout. A layout of one
-/// channel gives the scale of the whole tensor. Values that are not finite are ignored; a channel of zeros
-/// gets scale 1.
+/// channel gives the scale of the whole tensor. Values that are not finite are ignored. A channel of zeros gets
+/// the smallest scale of the others, so that a bias beside it is not rounded more than theirs; 1 if there are none.
 pub fn channel_params(
     data: &[f32],
     layout: ChannelLayout,
@@ -36,9 +36,13 @@ pub fn channel_params(
     let params = |channel| {
         let weights: Vec<f32> =
             layout.channel(data, channel).flatten().copied().filter(|x| x.is_finite()).collect();
-        symmetric(threshold(weights, method, qmax), qmax)
+        let threshold = threshold(weights, method, qmax);
+        (threshold > 0.0).then(|| symmetric(threshold, qmax))
     };
-    Some((0..layout.channels).into_par_iter().map(params).collect())
+    let found: Vec<Option<QuantParams>> = (0..layout.channels).into_par_iter().map(params).collect();
+    let smallest = found.iter().flatten().map(|p| p.scale).reduce(f32::min).unwrap_or(1.0);
+    let unused = QuantParams { scale: smallest, zero_point: 0 };
+    Some(found.into_iter().map(|p| p.unwrap_or(unused)).collect())
 }
 
 fn threshold(mut weights: Vec<f32>, method: WeightMethod, qmax: i32) -> f32 {

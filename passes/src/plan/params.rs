@@ -2,6 +2,7 @@
 
 use super::dynamic;
 use super::equal_scales::equalize;
+use super::islands;
 use super::place::Placement;
 use super::units::Unit;
 use super::{OpPlan, QuantPlan, ValuePlan, WeightPlan};
@@ -105,7 +106,9 @@ impl Planner<'_, '_> {
             if unit.float_result && !self.read_in_integers.contains(*v) {
                 continue;
             }
+            let given = islands::given(self.model.main(), *v, format);
             let (params, why) = match params {
+                Params::Fixed { .. } if given.is_some() => self.solve(*v, format),
                 Params::Own => self.solve(*v, format),
                 Params::Fixed { lo, hi } => (self.params(format, lo, hi), "fixed".into()),
                 Params::SameAsInput => {
@@ -153,6 +156,11 @@ impl Planner<'_, '_> {
     fn solve(&self, v: ValueId, format: Format) -> (QuantParams, String) {
         let wish = of_tensor(&self.cx.config.overrides, self.model.main(), v);
         let own = wish.method.zip(self.cx.statistics.sketch(v)).map(|(m, s)| solve(s, m, &format.grid));
+        if wish.range.is_none()
+            && let Some(params) = islands::given(self.model.main(), v, format)
+        {
+            return (params, "as the model has it".into());
+        }
         let range = match wish.range {
             Some(range) => Some((range, "asked for".to_owned())),
             None => own.or(self.choice.ranges.get(v).copied()).map(|r| {

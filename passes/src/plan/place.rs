@@ -58,6 +58,10 @@ pub(super) fn place(
     }
     let savings = savings(target, sites, units, prices);
     for ((unit, node), saving) in units.iter().zip(&nodes).zip(&savings) {
+        if unit.border {
+            n.edge(SOURCE, *node, INFINITE);
+            continue;
+        }
         if unit.fixed.is_some() {
             n.edge(*node, SINK, INFINITE);
             continue;

@@ -1,6 +1,6 @@
 //! Units: an operator with the clamps that vanish into it, decided together.
 
-use super::dynamic;
+use super::{dynamic, islands};
 use crate::config::Scheme;
 use crate::overrides::of_node;
 use crate::pass::PassCx;
@@ -22,6 +22,8 @@ pub(crate) struct Unit {
     pub(crate) support: Support,
     /// True if it can run in integers and still leave its result in float.
     pub(crate) float_result: bool,
+    /// True for a QuantizeLinear or DequantizeLinear of the model: its float side is quantized whatever is planned.
+    pub(crate) border: bool,
     /// Why it is not quantized by planned scales, whatever that saves; `None` if it may be.
     pub(crate) fixed: Option<String>,
     /// The kernel in which it could quantize its activations in every run.
@@ -35,7 +37,13 @@ pub(crate) fn units(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)]) 
     let mut by_op: OpTable<usize> = OpTable::new();
     let mut units: Vec<Unit> = Vec::new();
     for (i, (op, site)) in sites.iter().enumerate() {
-        let support = target.support(site);
+        let inside = islands::is_inside(g, *op, site);
+        let support = match target.support(site) {
+            Support::Integer { .. } | Support::Float { .. } if inside => {
+                Support::Float { reason: "quantized already" }
+            }
+            support => support,
+        };
         if support == Support::Absorbed
             && let Some(unit) = absorber(g, *op, site, &by_op, &units)
         {
@@ -47,8 +55,13 @@ pub(crate) fn units(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)]) 
         }
         by_op.insert(*op, units.len());
         let reads = target.quantized_operands(site).into_iter().filter_map(|s| site.operand(s as usize));
-        let reads = reads.filter(|o| o.konst().is_none()).map(|o| o.value).collect();
-        let makes = site.results.iter().flatten().map(|o| o.value).collect();
+        let mut reads: Vec<ValueId> = reads.filter(|o| o.konst().is_none()).map(|o| o.value).collect();
+        let mut makes: Vec<ValueId> = site.results.iter().flatten().map(|o| o.value).collect();
+        let border = islands::is_border(g, *op);
+        if border {
+            // The integers beyond it are not for us.
+            if site.op.op_type == "QuantizeLinear" { makes.clear() } else { reads.clear() }
+        }
         let float_result = leaves_float(g, *op, &support);
         units.push(Unit {
             site: i,
@@ -57,8 +70,9 @@ pub(crate) fn units(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)]) 
             makes,
             support,
             float_result,
+            border,
             fixed: None,
-            dynamic: dynamic::kernel(target, site).ok(),
+            dynamic: dynamic::kernel(target, site).ok().filter(|_| !inside),
             dynamic_only: false,
         });
     }
@@ -174,7 +188,8 @@ fn keep_tail_in_float(sites: &[(OpId, Site<'_>)], units: &mut [Unit]) {
         let (_, site) = &sites[unit.site];
         let contraction =
             site.row.class == Class::Contraction && matches!(unit.support, Support::Integer { .. });
-        let leads = contraction || unit.makes.iter().any(|v| leads_to_contraction.contains(*v));
+        let leads =
+            contraction || unit.border || unit.makes.iter().any(|v| leads_to_contraction.contains(*v));
         if leads {
             for v in &unit.reads {
                 leads_to_contraction.insert(*v, ());

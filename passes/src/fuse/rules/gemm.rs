@@ -47,8 +47,13 @@ fn normalize_gemm(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
         _ => Err(Miss::from("weights that are not float32 are left as they are")),
     };
     let w = if alpha == 1.0 { None } else { Some(scaled(rw.konst("w")?.as_ref(), alpha)?) };
-    let b = if beta == 1.0 || !rw.has("b") { None } else { Some(scaled(rw.konst("b")?.as_ref(), beta)?) };
-    if w.is_none() && beta == 1.0 {
+    let b = match rw.konst("b") {
+        Ok(b) if beta != 1.0 => Some(scaled(b.as_ref(), beta)?),
+        Err(miss) if beta != 1.0 && rw.has("b") => return Err(miss),
+        _ => None,
+    };
+    let b = one_for_each_column(rw, b.as_ref()).or(b);
+    if w.is_none() && beta == 1.0 && b.is_none() {
         return Err(Miss::nothing_to_do());
     }
     op.remove_attr("alpha");
@@ -62,6 +67,16 @@ fn normalize_gemm(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let operands = if b.is_some() { vec![Some(x), Some(w), b] } else { vec![Some(x), Some(w)] };
     rw.replace_root(OpSpec::from_op(op).operands(operands));
     Ok(())
+}
+
+/// A bias of one number (`scaled`, or that of the Gemm) as a vector, where the weight says how many columns there are.
+fn one_for_each_column(rw: &Rewrite<'_, '_>, scaled: Option<&Tensor>) -> Option<Tensor> {
+    let konst = rw.konst("b").ok()?;
+    let b = scaled.unwrap_or(konst.as_ref());
+    let transposed = rw.op("y").int("transB").unwrap_or(0) != 0;
+    let n = *rw.konst("w").ok()?.dims().get(usize::from(!transposed))?;
+    let single = b.len() == 1 && b.rank() <= 2 && b.dims() != [n] && b.dtype() == DType::Float;
+    single.then(|| Tensor::from_f32(&[n], &vec![b.f32s()[0]; n]))
 }
 
 #[cfg(test)]
@@ -94,6 +109,9 @@ mod tests {
         assert_eq!(fires("normalize-gemm", &model("[2,3]", "[4]", gemm)), "Gemm");
         assert_eq!(fires("normalize-gemm", &model("[2,3]", "[4]", "y = Gemm <beta = 0.5> (x, w)")), "Gemm");
         assert_eq!(misses("normalize-gemm", &model("[2,3]", "[4]", "y = Gemm (x, w, b)")), "");
+        for b in ["", "[1]", "[1,1]"] {
+            assert_eq!(fires("normalize-gemm", &model("[2,3]", b, "y = Gemm (x, w, b)")), "Gemm");
+        }
         let body = "v = Abs (b) y = Gemm <beta = 0.5> (x, w, v)";
         assert!(misses("normalize-gemm", &model("[2,3]", "[4]", body)).contains("not a constant"));
     }
