@@ -21,8 +21,9 @@ mod elementwise;
 mod site;
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use crate::plan::OpPlan;
 use site::Site;
-use squint_ir::Model;
+use squint_ir::{Model, OpId};
 
 /// The pass.
 pub(crate) struct LowerQoperator;
@@ -76,8 +77,8 @@ impl Pass for LowerQoperator {
                     changed = true;
                     microsoft |= g.op(op).domain == MICROSOFT;
                 }
-                // What reads no integers is not worth a word.
-                Err(Miss(why)) if Site::new(g, op, opset).levels(0).is_ok() => {
+                // What reads no integers is not worth a word, nor what is planned to stay in float.
+                Err(Miss(why)) if planned(cx, op) && Site::new(g, op, opset).levels(0).is_ok() => {
                     cx.notes.add(g.label(op), format!("stays in float: {why}"));
                 }
                 Err(_) => {}
@@ -87,5 +88,26 @@ impl Pass for LowerQoperator {
             model.set_opset(MICROSOFT, 1);
         }
         Ok(changed.into())
+    }
+}
+
+/// True if the plan wants the operator in integers, or there is no plan.
+fn planned(cx: &PassCx<'_>, op: OpId) -> bool {
+    match cx.plan.ops.get(op) {
+        Some(decision) => matches!(decision, OpPlan::Integer(_)),
+        None => cx.plan.report.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_operator() {
+        let text = include_str!("../../docs/formats.md");
+        for row in FAMILIES.iter().flat_map(|f| f.iter()) {
+            assert!(text.contains(row.op_type), "{}", row.op_type);
+        }
     }
 }

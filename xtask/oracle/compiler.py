@@ -38,6 +38,12 @@ class Squint:
         """`squint explain MODEL`: what squint expects the runtime to make of a model as it is."""
         return json.loads(self.run("explain", str(model), "--format", "json"))
 
+    def convert(self, model: Path, output: Path, *options: str) -> Path:
+        """`squint convert MODEL -o OUT`; returns `output`."""
+        output.unlink(missing_ok=True)
+        self.run("convert", str(model), "-o", str(output), *options)
+        return output
+
     def interpret(self, model: Path, data: Path, folder: Path) -> list[Path]:
         """`squint run MODEL --data DATA -o FOLDER`; returns an `.npz` of outputs for each sample, in order."""
         shutil.rmtree(folder, ignore_errors=True)

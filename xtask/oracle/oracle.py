@@ -19,7 +19,8 @@ import onnx.parser
 import dynamic
 from cases import CASES, QUICK_START, Case
 from compiler import Squint
-from measure import agreement, all_finite, coverage, operators, sqnr
+from formats import check_both, check_corners, check_forms
+from measure import agreement, all_finite, coverage, npz_feeds, operators, sqnr
 from peers import peers
 from predict import check_model, check_rows
 from report import Report
@@ -31,6 +32,9 @@ REWRITTEN_DB = 40.0
 
 PREDICT = "predict"
 """Name of the part that checks predictions."""
+FORMAT_SAMPLES = 3
+FORMATS = "formats"
+"""Names the checks of small models in both formats, as a case of its own."""
 
 
 def main() -> int:
@@ -40,6 +44,9 @@ def main() -> int:
     report = Report()
     if arguments.only in (None, dynamic.NAME):
         dynamic.check(squint, arguments.work / "models" / dynamic.NAME, report)
+    if arguments.only in (None, FORMATS):
+        check_forms(squint, arguments.work / "forms", report)
+        check_corners(squint, arguments.work / "corners", report)
     for case in _selected(arguments):
         with report.step(f"{case.name}/run"):
             run_case(case, _subject(case, arguments), squint, arguments.work / "models" / case.name, report)
@@ -78,6 +85,10 @@ def run_case(case: Case, subject: Subject, squint: Squint, folder: Path, report:
     check_outputs(case, subject, quantized, report)
     if case.interpreter_db is not None:
         check_interpreter(case, subject, squint, quantized, folder, report)
+    if case.formats:
+        with report.step(f"{case.name}/formats"):
+            samples = list(npz_feeds(subject.data, FORMAT_SAMPLES))
+            check_both(case.name, squint, quantized, samples, report)
     if case.text:
         for kind, path in (("float", subject.model), ("quantized", quantized)):
             with report.step(f"{case.name}/text-{kind}"):
@@ -187,7 +198,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--zoo", type=Path, required=True, help="folder of zoo models; skipped if it is not there")
     parser.add_argument("--work", type=Path, required=True, help="folder for calibration feeds and quantized files")
     parser.add_argument("--quick", action="store_true", help="the quick-start model only")
-    parser.add_argument("--only", metavar="NAME", help="one case, or `predict`")
+    parser.add_argument("--only", metavar="NAME", help=f"one case, `{PREDICT}` or `{FORMATS}`")
     return parser.parse_args()
 
 

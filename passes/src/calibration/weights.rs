@@ -108,6 +108,16 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_of_zeros_takes_the_smallest_scale_of_the_others() {
+        let layout = ChannelLayout { outer: 1, channels: 3, inner: 2 };
+        let p =
+            channel_params(&[0.0, 0.0, 1.27, 0.0, 0.0, -12.7], layout, WeightMethod::MinMax, 127).unwrap();
+        assert_eq!(p.iter().map(|p| p.scale).collect::<Vec<_>>(), [0.01, 0.01, 0.1]);
+        let p = channel_params(&[0.0; 6], layout, WeightMethod::MinMax, 127).unwrap();
+        assert_eq!(p[0].scale, 1.0);
+    }
+
+    #[test]
     fn each_channel_has_its_own_scale() {
         let data = [1.0, -2.0, 0.0, 0.0, f32::NAN, 0.5];
         assert_eq!(scales(&data, &[3, 2], 0, WeightMethod::MinMax), [2.0, 127.0, 0.5]);

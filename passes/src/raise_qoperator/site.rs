@@ -129,6 +129,9 @@ impl<'a, 'c> Site<'a, 'c> {
     /// Data with scale and zero point at three slots.
     pub(super) fn levels(&self, [data, scale, zero_point]: [u32; 3]) -> Result<Levels, Miss> {
         let (data, scale) = (self.operand(data)?, self.operand(scale)?);
+        if self.dtype(scale).is_some_and(|d| d != DType::Float) {
+            return Err(format!("the scale of `{}` is not float32", self.name(data)).into());
+        }
         Ok(Levels { data, scale, zero_point: self.optional(zero_point) })
     }
 
