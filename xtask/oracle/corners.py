@@ -68,7 +68,7 @@ def _normal(random: np.random.Generator, *dims: int, std: float | None = None) -
 
 def _two_gemms(random, first: dict, second: dict, **shapes) -> onnx.ModelProto:
     """Gemm, Relu, Gemm, of attributes to test."""
-    n = 256
+    n = 512
     nodes = [
         helper.make_node("Gemm", ["x", "w", "b"], ["g"], **first),
         helper.make_node("Relu", ["g"], ["r"]),
@@ -79,7 +79,7 @@ def _two_gemms(random, first: dict, second: dict, **shapes) -> onnx.ModelProto:
         "b": random.standard_normal(shapes.get("b", (n,))).astype(np.float32),
         "c": random.standard_normal(shapes.get("c", (n,))).astype(np.float32),
     }
-    return _model(nodes, {"x": shapes.get("x", [64, n])}, {"y": 2}, constants)
+    return _model(nodes, {"x": shapes.get("x", [128, n])}, {"y": 2}, constants)
 
 
 def gemm_factors(random):
@@ -91,15 +91,15 @@ def gemm_transposed_weight(random):
 
 
 def gemm_transposed_data(random):
-    return _two_gemms(random, {"transA": 1}, {"transB": 1}, x=[256, 64])
+    return _two_gemms(random, {"transA": 1}, {"transB": 1}, x=[512, 128])
 
 
 def gemm_broadcast_biases(random):
-    return _two_gemms(random, {}, {}, b=(1,), c=(1, 256))
+    return _two_gemms(random, {}, {}, b=(1,), c=(1, 512))
 
 
 def gemm_bias_of_rows(random):
-    return _two_gemms(random, {}, {}, b=(), c=(64, 1))
+    return _two_gemms(random, {}, {}, b=(), c=(128, 1))
 
 
 def stacked_weights(random):
@@ -108,8 +108,8 @@ def stacked_weights(random):
         helper.make_node("Relu", ["m"], ["r"]),
         helper.make_node("MatMul", ["r", "v"], ["y"]),
     ]
-    constants = {"w": _normal(random, 8, 128, 128, std=0.09), "v": _normal(random, 8, 128, 128, std=0.09)}
-    return _model(nodes, {"x": [8, 64, 128]}, {"y": 3}, constants)
+    constants = {"w": _normal(random, 4, 256, 256, std=0.06), "v": _normal(random, 4, 256, 256, std=0.06)}
+    return _model(nodes, {"x": [4, 256, 256]}, {"y": 3}, constants)
 
 
 def _convs(random, weights: dict, biases: dict, reads=("x", "r"), channels=32) -> onnx.ModelProto:
