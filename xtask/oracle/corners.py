@@ -280,7 +280,7 @@ def _opset(version: int) -> Corner:
 
 
 CORNERS = (
-    Corner("gemm-factors", gemm_factors, integer=2),
+    Corner("gemm-factors", gemm_factors),
     Corner("gemm-transposed-weight", gemm_transposed_weight, integer=2),
     Corner("gemm-transposed-data", gemm_transposed_data, integer=2),
     Corner("gemm-broadcast-biases", gemm_broadcast_biases, integer=2),
