@@ -214,8 +214,11 @@ fn sketch(file: &SafeTensors<'_>, name: &str) -> Result<Sketch, String> {
     Sketch::from_parts(parts).ok_or_else(|| format!("its histogram of `{name}` contradicts itself"))
 }
 
+/// Number, least and greatest value of each sample.
+type Each = Vec<(u64, f32, f32)>;
+
 /// The extremes of each sample of a value, if the file has them.
-fn each(file: &SafeTensors<'_>, name: &str) -> Result<Option<Vec<(u64, f32, f32)>>, String> {
+fn each(file: &SafeTensors<'_>, name: &str) -> Result<Option<Each>, String> {
     let (numbers, extremes) = (format!("{name}.numbers"), format!("{name}.extremes"));
     if file.tensor(&numbers).is_err() {
         return Ok(None);
