@@ -28,7 +28,8 @@ fn config(threads: usize) -> Config {
 fn every_value_of_an_own_model_is_matched_and_threads_do_not_show() {
     let (model, data) = digits(8);
     let mut quantized = model.clone();
-    squint::quantize(&mut quantized, &data, &config(1)).unwrap();
+    // Channels that are scaled have no values to be compared with.
+    squint::quantize(&mut quantized, &data, &Config { equalize: false, ..config(1) }).unwrap();
     let found =
         |threads| compare(&model, &quantized, &Tract, &data, true, &config(threads), &Silent).unwrap();
     let one = found(1);
@@ -44,6 +45,21 @@ fn every_value_of_an_own_model_is_matched_and_threads_do_not_show() {
     let three = found(3);
     assert_eq!(one.outputs[0].error, three.outputs[0].error);
     assert!(one.values.iter().zip(&three.values).all(|(a, b)| a.local == b.local && a.sketch == b.sketch));
+}
+
+#[test]
+fn values_in_other_units_are_left_out() {
+    let (model, data) = digits(8);
+    let mut quantized = model.clone();
+    squint::quantize(&mut quantized, &data, &config(1)).unwrap();
+    let scaled = quantized.metadata_value("squint.equalized").map_or(0, |names| names.lines().count());
+    let found = compare(&model, &quantized, &Tract, &data, true, &config(1), &Silent).unwrap();
+    assert!(found.unmatched >= scaled, "{} of {scaled}", found.unmatched);
+    assert!(found.outputs[0].error.unwrap().error.sqnr() > 25.0);
+    for v in &found.values {
+        let (local, all) = (v.local.relative(), v.accumulated.relative());
+        assert!(local <= all * 1.5 + 1e-9, "{}: {local} beside {all}", v.name);
+    }
 }
 
 #[test]
@@ -147,7 +163,7 @@ fn the_command_line_measures() {
     }
     let run = |words: &str| squint(&words.split(' ').collect::<Vec<_>>(), dir.path());
     let data = "--data calibration.npz --samples 8";
-    assert_eq!(run(&format!("quantize digits.onnx -o q.onnx --target cpu-vnni {data}")).0, 0);
+    assert_eq!(run(&format!("quantize digits.onnx -o q.onnx --target cpu-vnni --effort 0 {data}")).0, 0);
 
     let (code, out, err) = run(&format!("compare digits.onnx q.onnx {data} --top 2 --report r.html"));
     assert_eq!(code, 0, "{err}");

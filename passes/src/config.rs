@@ -53,6 +53,8 @@ pub struct Config {
     /// tries methods of ranges and corrects biases; 2 rounds weights by the results of their layers, too; 3 refines
     /// ranges one by one, too.
     pub effort: u8,
+    /// With effort: whether channels are equalised, which leaves values in other units than those of the float model.
+    pub equalize: bool,
     /// With effort: signal to noise at the outputs, in dB, below which the worst operators go back to float.
     pub min_sqnr: f64,
     /// Worker threads for calibration; `None` for one per core.
@@ -86,6 +88,7 @@ impl Config {
             guide: None,
             fold_limit: 4 << 20,
             effort: 1,
+            equalize: true,
             min_sqnr: 15.0,
             threads: None,
             data_description: String::new(),

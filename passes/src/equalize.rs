@@ -38,6 +38,10 @@ use squint_ir::execute::{Execute, Samples, Session};
 use squint_ir::types::known_dims;
 use squint_ir::{Model, ValueId, ValueTable};
 
+/// The key of the metadata that has the names of scaled values, one a line: they are not to be compared with those
+/// of the float model.
+pub(crate) const SCALED: &str = "squint.equalized";
+
 /// Name of the stage.
 pub(crate) const NAME: &str = "equalize";
 
@@ -103,7 +107,10 @@ pub(crate) fn equalize(
     if factors.iter().all(|s| *s == 1.0) {
         return Ok(Outcome { model: None, tally: Some(tally) });
     }
-    let scaled = apply::apply(model, &classes, &factors);
+    let mut scaled = apply::apply(model, &classes, &factors);
+    let g = model.main();
+    let names: Vec<&str> = classes.scaled(&factors).into_iter().map(|v| g.value(v).name()).collect();
+    scaled.set_metadata(SCALED, &names.join("\n"));
     let session_of_scaled = prepare(&scaled, &cx.observed, executor)?;
     let nothing = Watch { watched: &vec![None; watched.len()], ..watch };
     let (tally_of_scaled, _) = nothing.run(session_of_scaled.as_ref(), &looked_at)?;

@@ -329,9 +329,8 @@ fn learn(
 ) -> Result<(), PassError> {
     let mut begun = None;
     // Ranges that are known already are those of the graph as it is.
-    if let (Some((executor, samples)), None, true) =
-        (evidence.samples, evidence.known, cx.config.effort > 0 && cx.config.scheme != Scheme::Dynamic)
-    {
+    let wanted = cx.config.effort > 0 && cx.config.equalize && cx.config.scheme != Scheme::Dynamic;
+    if let (Some((executor, samples)), None, true) = (evidence.samples, evidence.known, wanted) {
         hooks.progress.pass(equalize::NAME);
         let start = Instant::now();
         let outcome = equalize::equalize(model, cx, executor, samples)?;

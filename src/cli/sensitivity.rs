@@ -42,7 +42,7 @@ pub(crate) struct Sensitivity {
 impl Sensitivity {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
         let float = self.model.load_valid(talk)?;
-        let config = self.compile.config(&float, talk)?;
+        let mut config = self.compile.config(&float, talk)?;
         let data = self.data.open_for("measuring effects needs data", &float, talk)?;
         let bar = Bar::new(talk);
         let hooks = Hooks { progress: &bar, ..Hooks::default() };
@@ -50,6 +50,8 @@ impl Sensitivity {
             Some(path) => self.model.trust.load_valid(path, talk)?,
             None => {
                 let mut quantized = float.clone();
+                // Each value is put into the float model by itself, so all must be in its units.
+                config.equalize = false;
                 squint::quantize_with(&mut quantized, Evidence::samples(&Tract, &data), &config, &hooks)?;
                 quantized
             }

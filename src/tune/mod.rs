@@ -194,7 +194,15 @@ impl Search<'_> {
         let spread = (0..few).map(|i| i * self.calibration.len() / few).collect();
         let samples = Subset { samples: self.calibration, picks: spread };
         let progress = self.hooks.progress;
-        let found = sensitivity(self.model, made, &Tract, &samples, config, progress)?;
+        // Each value is put into the float model by itself, so all must be in its units.
+        let mut same_units = made.clone();
+        if made.metadata_value("squint.equalized").is_some() {
+            same_units.clone_from(self.model);
+            let config = Config { equalize: false, ..config.clone() };
+            let evidence = Evidence::samples(&Tract, self.calibration);
+            crate::quantize_with(&mut same_units, evidence, &config, self.hooks)?;
+        }
+        let found = sensitivity(self.model, &same_units, &Tract, &samples, config, progress)?;
         let errors: Vec<(String, f64)> =
             found.effects.into_iter().filter(|e| e.error > 0.0).map(|e| (e.value, e.error)).collect();
         let (mut low, mut high) = PRICES;

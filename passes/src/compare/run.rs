@@ -1,17 +1,19 @@
 //! Running both models on samples.
 
-use super::matching::matches;
+use super::matching::{Matches, matches};
 use super::metrics::{Error, Meaning, OutputError};
 use super::skeleton::{Rounding, Skeleton};
 use crate::calibrate::{prepare, threads};
 use crate::calibration::Sketch;
 use crate::config::Config;
+use crate::equalize::SCALED;
 use crate::pass::PassError;
 use crate::pipeline;
 use crate::runner::{Hooks, Progress};
 use rayon::prelude::*;
 use squint_ir::execute::{Execute, Sample, Samples, Session};
 use squint_ir::{Graph, Model, OpId, Tensor, ValueId};
+use std::collections::BTreeSet;
 
 /// What a comparison found.
 #[derive(Clone, Debug)]
@@ -114,7 +116,8 @@ impl Subjects {
         pipeline::optimize(&mut model, config, &Hooks::default())?;
         let (g, q) = (float.main(), quantized.main());
         let mut found = Vec::new();
-        let matched = matches(g, model.main());
+        let mut matched = matches(g, model.main());
+        leave_out_scaled(&quantized, &model, &mut matched);
         let weights = weights(g, model.main(), &matched.operators);
         for (v, w) in matched.values {
             let seen = rounded.get(w);
@@ -192,6 +195,18 @@ pub fn compare(
         progress.samples(chunk[chunk.len() - 1] + 1, samples.len());
     }
     Ok(subjects.comparison(totals, &meanings, samples.len()))
+}
+
+/// Leaves out values that equalisation has scaled in the quantized model, and operators that read or make them:
+/// channel by channel they are in other units than those of the float model.
+fn leave_out_scaled(quantized: &Model, skeleton: &Model, matched: &mut Matches) {
+    let Some(names) = quantized.metadata_value(SCALED) else { return };
+    let names: BTreeSet<&str> = names.lines().collect();
+    let g = skeleton.main();
+    let scaled = |v: ValueId| names.contains(g.value(v).name());
+    matched.values.retain(|(_, w)| !scaled(*w));
+    let touches = |op: OpId| g.operands(op).into_iter().chain(g.results(op)).flatten().any(scaled);
+    matched.operators.retain(|(_, other)| !touches(*other));
 }
 
 /// Constants of rank 2 and more, of the same shape and not the same, that matched operators read.

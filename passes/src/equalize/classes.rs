@@ -102,6 +102,16 @@ impl Classes {
         }
     }
 
+    /// The values that have a channel with another factor than 1.
+    pub(super) fn scaled(&self, factors: &[f64]) -> Vec<ValueId> {
+        let changes = |id: u32| factors[self.class(id)] != 1.0;
+        let scaled = |labels: &Labels| match labels {
+            Labels::Along(c) => c.ids.iter().any(|id| changes(*id)),
+            Labels::Dense(t) => t.to_i64s().unwrap_or_default().iter().any(|id| changes(*id as u32)),
+        };
+        self.channels.iter().filter(|(_, labels)| scaled(labels)).map(|(v, _)| v).collect()
+    }
+
     /// The number that stands for the class of a channel.
     pub(super) fn class(&self, mut id: u32) -> usize {
         while self.parent[id as usize] != id {
