@@ -19,7 +19,7 @@ use crate::plan::{OpPlan, QuantPlan, ValuePlan, WeightPlan, resolve_target};
 use crate::weights;
 use squint_ir::affine::{QuantParams, quantize};
 use squint_ir::{DType, Dim, Graph, Model, OpId, OpSpec, Tensor, Type, ValueId, ValueTable};
-use squint_targets::Target;
+use squint_targets::{Pairs, Target};
 
 /// The pass.
 pub(crate) struct EmitQdq;
@@ -200,8 +200,8 @@ impl Emitter<'_> {
         wanted.zip(dims.get(1).copied()).map_or(0, |(wanted, there)| wanted.saturating_sub(there))
     }
 
-    /// Appends channels of zeros to the quantized form of what a convolution reads; `None`, and nothing done, if its rank
-    /// is unknown.
+    /// Appends channels of zeros to the quantized form of what a convolution reads; `None`, and nothing done, if that
+    /// is not behind a DequantizeLinear with a zero point.
     fn pad_input(&mut self, op: OpId, channels: usize) -> Option<()> {
         let d = self.g.operand(op, 0)?;
         let (dequantizer, _) = self.g.producer(d)?;
@@ -213,7 +213,8 @@ impl Emitter<'_> {
             Some(Type::tensor(t?.dtype()?, Some(shape)))
         };
         let (codes_type, ty) = (grow(self.g.ty(q)), grow(self.g.ty(d)));
-        let rank = self.g.ty(d).and_then(|t| t.shape()).map(Vec::len)?;
+        // The rank of what a convolution reads is that of its weight, whose type is known.
+        let rank = self.g.konst(self.g.operand(op, 1)?)?.rank();
         let mut pads = vec![0; 2 * rank];
         pads[rank + 1] = channels as i64;
         let label = self.g.label(op);
@@ -232,7 +233,11 @@ impl Emitter<'_> {
     fn weight(&mut self, op: OpId, w: &WeightPlan, channels: usize) -> Result<ValueId, PassError> {
         let (v, t) = weights::weight(self.g, op, w)?;
         let t = t.clone();
-        let codes = w.levels(&t).ok_or_else(|| weights::misfit(self.g, op))?;
+        // Without channels of zeros, the last input of one position of the window meets the first of the next.
+        let convolves = self.g.op(op).is("Conv");
+        let pairs = w.pairs.map(|p| Pairs { joined: convolves && channels == 0, ..p });
+        let codes =
+            WeightPlan { pairs, ..w.clone() }.levels(&t).ok_or_else(|| weights::misfit(self.g, op))?;
         let name = self.g.value(v).name().to_owned();
         let (dims, codes) = pad_channels(t.dims(), codes, channels);
         let shape = dims.iter().map(|d| (*d).into()).collect();
