@@ -378,7 +378,8 @@ mod tests {
     fn every_pass_can_be_named_and_names_are_kebab_case() {
         for p in PREPARE.iter().chain(OPTIMIZE).chain(OBSERVE).chain(QUANTIZE).chain(ON_DEMAND) {
             assert!(pass_named(p.name()).is_some());
-            assert!(p.name().chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{}", p.name());
+            let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(p.name().chars().all(kebab), "{}", p.name());
         }
         assert!(pass_named("no-such-pass").is_none());
     }

@@ -25,9 +25,10 @@ use squint_ir::{Model, ValueTable};
 /// Name of the stage.
 pub(crate) const NAME: &str = "refine";
 
-/// Methods tried by `auto`. The first is kept unless another is clearly better.
+/// Methods tried by `auto`. The first, which clips nothing, is kept unless another is clearly better: what calibration
+/// has seen rarely, deployment may see more often.
 const CANDIDATES: [Method; 5] =
-    [Method::Auto, Method::MinMax, Method::Entropy, Method::Mse, Method::Percentile(99.99)];
+    [Method::MinMax, Method::Auto, Method::Entropy, Method::Mse, Method::Percentile(99.99)];
 
 /// Samples that plans are tried on.
 const SAMPLES: std::ops::RangeInclusive<usize> = 4..=24;
@@ -57,7 +58,8 @@ pub(crate) fn refine(
     }
     let draft = Draft::new(model, cx)?;
     let solved = |method| Steering { ranges: Some((method, draft.solve(cx, method))), ..Steering::default() };
-    let mut steering = solved(cx.config.method);
+    let auto = cx.config.method == Method::Auto;
+    let mut steering = solved(if auto { CANDIDATES[0] } else { cx.config.method });
     let mut plan = draft.plan(cx, &steering, false);
     if plan.is_float() {
         return Ok(());
@@ -66,14 +68,14 @@ pub(crate) fn refine(
     let sizes = observed.iter().filter_map(|v| cx.statistics.dims.get(*v));
     let n = affordable(sizes, SAMPLES);
     let simulator = Simulator::new(model, session, &observed, samples, n, cx.config)?;
-    if cx.config.method == Method::Auto || cx.config.effort > 2 {
+    if auto || cx.config.effort > 2 {
         // Weights are rounded alike whatever the ranges of activations.
         let rounded = rounded(model, &draft.plan(cx, &steering, true))?;
         let rounded = prepare(&rounded, &observed, executor)?;
         let errors = |plan: &QuantPlan| simulator.errors_in(rounded.as_ref(), plan);
         let first = errors(&plan)?;
         let mut best = (CLEARLY, first.clone());
-        let candidates = if cx.config.method == Method::Auto { &CANDIDATES[1..] } else { &[] };
+        let candidates = if auto { &CANDIDATES[1..] } else { &[] };
         for method in candidates {
             let tried = solved(*method);
             let other = draft.plan(cx, &tried, false);
@@ -217,7 +219,7 @@ fn feed_back(
 }
 
 /// A method replaces the first only if its error is smaller by so many decibels: few samples decide.
-const CLEARLY: f64 = 0.2;
+const CLEARLY: f64 = 1.0;
 
 #[derive(Clone, Copy)]
 struct Bound {

@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn each_channel_has_its_own_scale() {
         let data = [1.0, -2.0, 0.0, 0.0, f32::NAN, 0.5];
-        assert_eq!(scales(&data, &[3, 2], 0, WeightMethod::MinMax), [2.0, 127.0, 0.5]);
+        assert_eq!(scales(&data, &[3, 2], 0, WeightMethod::MinMax), [2.0, 0.5, 0.5]);
         assert_eq!(scales(&data, &[3, 2], 1, WeightMethod::MinMax), [1.0, 2.0]);
         let layout = ChannelLayout::new(&[3, 3], 0).expect("valid axis");
         assert_eq!(channel_params(&data, layout, WeightMethod::MinMax, 127), None);
