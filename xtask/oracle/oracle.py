@@ -17,6 +17,7 @@ import onnx.checker
 import onnx.parser
 
 import dynamic
+import processor
 from cases import CASES, QUICK_START, Case
 from compiler import Squint
 from formats import check_both, check_corners, check_forms
@@ -35,6 +36,9 @@ PREDICT = "predict"
 FORMAT_SAMPLES = 3
 FORMATS = "formats"
 """Names the checks of small models in both formats, as a case of its own."""
+
+SLACK = 0 if processor.vnni() else 3
+"""Rows count what pays with VNNI. Without it integers gain half as much, and some contractions are faster in float."""
 
 
 def main() -> int:
@@ -103,12 +107,13 @@ def check_integers(case: Case, quantized: Path, report: Report) -> None:
     name = f"{case.name}/integer" if case.integer is not None else f"{case.name}/loads"
     with report.step(name):
         seen = coverage(quantized)
+        least = None if case.integer is None else case.integer - SLACK
         ok = (
-            (case.integer is None or seen.integer >= case.integer)
-            and (case.max_float is None or seen.floating <= case.max_float)
-            and (case.max_float_conv is None or seen.float_convs <= case.max_float_conv)
+            (least is None or seen.integer >= least)
+            and (case.max_float is None or seen.floating <= case.max_float + SLACK)
+            and (case.max_float_conv is None or seen.float_convs <= case.max_float_conv + SLACK)
         )
-        report.check(name, ok, f"{seen}{_at_least(case.integer)}")
+        report.check(name, ok, f"{seen}{_at_least(least)}")
 
 
 def check_rewritten(case: Case, subject: Subject, optimized: Path, report: Report) -> None:
