@@ -7,8 +7,9 @@ use super::options::{Format, known_target};
 use super::talk::Talk;
 use clap::Args;
 use serde_json::json;
+use squint::ir::Model;
 use squint::passes::predict::{Forecast, NodeForecast};
-use squint::targets::{Kind, Runs};
+use squint::targets::{Finding, Kind, Placement, Runs, Severity, Target};
 use std::io::{self, Write};
 
 /// Check that the target's runtime loads a quantized model and runs in integers what it is meant to. Exit status 1 if
@@ -17,6 +18,9 @@ use std::io::{self, Write};
 /// An operator is in float by accident if its weight is quantized, or all that it reads and makes, and still one of the
 /// conditions of its integer kernel is missing. What was left in float on purpose passes, unless `--strict` or
 /// `--min-integer` ask for more. A model of which nothing runs in integers does not pass.
+///
+/// For `tensorrt` the rules of its manual and of its parser are checked: what it refuses, and Q/DQ that keep it from
+/// fusing.
 #[derive(Args)]
 pub(crate) struct Check {
     #[command(flatten)]
@@ -39,6 +43,9 @@ impl Check {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
         let model = self.model.load_valid(talk)?;
         let target = known_target(&self.target)?;
+        if let Some(t) = squint::targets::target(target).filter(|t| t.placement() == Placement::Inputs) {
+            return self.lint(&model, t);
+        }
         let forecast = squint::predict(&model, target)?;
         let view = View { forecast: &forecast, model: &self.model.path, target };
         let totals = Totals::of(&forecast);
@@ -60,11 +67,52 @@ impl Check {
                 }
             }
         }
-        match findings.len() {
+        self.verdict(findings.len())
+    }
+
+    fn verdict(&self, findings: usize) -> Result<(), Failure> {
+        match findings {
             0 => Ok(()),
             1 => Err(Failure::Found(format!("`{}` does not pass: 1 finding", self.model.path.display()))),
             n => Err(Failure::Found(format!("`{}` does not pass: {n} findings", self.model.path.display()))),
         }
+    }
+
+    /// For runtimes that are known by the rules of their manuals, not predicted kernel by kernel.
+    fn lint(&self, model: &Model, target: &dyn Target) -> Result<(), Failure> {
+        if self.strict || self.min_integer.is_some() {
+            return Err(Failure::new(format!(
+                "kernels of `{}` are not predicted: `--strict` and `--min-integer` cannot be checked",
+                target.name()
+            )));
+        }
+        let findings = target.lint(model);
+        let severity = |f: &Finding| match f.severity {
+            Severity::Refused => "refused",
+            Severity::Slow => "slow",
+        };
+        let mut out = io::stdout().lock();
+        match self.format {
+            Format::Json => {
+                let row = |f: &Finding| json!({ "rule": f.rule, "severity": severity(f), "node": f.node, "message": f.message, "help": f.help });
+                let value = json!({
+                    "model": self.model.path.display().to_string(),
+                    "target": target.name(),
+                    "ok": findings.is_empty(),
+                    "findings": findings.iter().map(row).collect::<Vec<_>>(),
+                });
+                writeln!(out, "{value:#}")?;
+            }
+            Format::Text => {
+                for f in &findings {
+                    writeln!(out, "{} [{}]: `{}`: {}; {}", severity(f), f.rule, f.node, f.message, f.help)?;
+                }
+                if findings.is_empty() {
+                    writeln!(out, "`{}` passes the rules of {}", self.model.path.display(), target.name())?;
+                }
+            }
+        }
+        self.verdict(findings.len())
     }
 
     /// What is wrong, a line for each; nothing if the model passes.
