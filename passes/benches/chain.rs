@@ -78,11 +78,11 @@ impl Execute for Synthetic {
         Vec::new()
     }
 
-    fn prepare<'m>(
-        &'m self,
-        _: &'m Model,
+    fn prepare<'e>(
+        &'e self,
+        _: &Model,
         observe: &[ValueId],
-    ) -> Result<Box<dyn Session + 'm>, ExecuteError> {
+    ) -> Result<Box<dyn Session + 'e>, ExecuteError> {
         Ok(Box::new(Observed(observe.len())))
     }
 }

@@ -18,6 +18,7 @@ mod emit_qdq;
 mod equalize;
 pub mod evidence;
 mod feedback;
+mod float_graph;
 mod finish;
 mod fold_constants;
 mod fuse;

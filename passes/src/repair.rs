@@ -14,11 +14,12 @@ mod rounding;
 
 use crate::calibrate::{prepare, threads};
 use crate::config::Config;
+use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{QuantPlan, resolve_target};
 use crate::simulate::{Errors, Simulator, affordable, spread};
 use crate::weights::rounded;
-use squint_ir::execute::{Execute, Sample, Samples};
+use squint_ir::execute::{Execute, Sample, Samples, Session};
 use squint_ir::{Model, ValueId};
 use squint_targets::Placement;
 
@@ -31,6 +32,27 @@ const LEARNT_FROM: usize = 12;
 /// Samples, others, that decide.
 const HELD_BACK: std::ops::RangeInclusive<usize> = 6..=24;
 
+/// Numbers of samples by what they are used for.
+pub(crate) struct Split {
+    /// Steps learn from these.
+    pub(crate) learnt_from: Vec<usize>,
+    /// These decide; others, if there are enough.
+    pub(crate) held_back: Vec<usize>,
+}
+
+impl Split {
+    /// Of `n` samples whose observed values have these dimensions.
+    pub(crate) fn new<'d>(n: usize, dims: impl Iterator<Item = &'d Vec<usize>>) -> Split {
+        let learnt_from = spread(n, LEARNT_FROM.min(n.div_ceil(2)), 0.0);
+        let mut held_back = spread(n, affordable(dims, HELD_BACK), 0.5);
+        held_back.retain(|i| !learnt_from.contains(i));
+        if held_back.is_empty() {
+            held_back.clone_from(&learnt_from);
+        }
+        Split { learnt_from, held_back }
+    }
+}
+
 /// Repairs `cx.plan`.
 ///
 /// # Errors
@@ -39,6 +61,7 @@ pub(crate) fn repair(
     model: &Model,
     cx: &mut PassCx<'_>,
     executor: &dyn Execute,
+    float: &FloatGraph<'_>,
     samples: &dyn Samples,
 ) -> Result<(), PassError> {
     if samples.is_empty() || cx.plan.weights.iter().next().is_none() {
@@ -46,56 +69,66 @@ pub(crate) fn repair(
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(cx.config)).build();
     let pool = pool.map_err(|e| PassError::Config(format!("threads for repairs: {e}")))?;
-    pool.install(|| try_steps(model, cx, executor, samples))
+    pool.install(|| try_steps(model, cx, executor, float, samples))
 }
 
 fn try_steps(
     model: &Model,
     cx: &mut PassCx<'_>,
     executor: &dyn Execute,
+    float: &FloatGraph<'_>,
     samples: &dyn Samples,
 ) -> Result<(), PassError> {
-    let n = samples.len();
-    let learnt_from = spread(n, LEARNT_FROM.min(n.div_ceil(2)), 0.0);
     let sizes = cx.observed.iter().filter_map(|v| cx.statistics.dims.get(*v));
-    let mut held_back = spread(n, affordable(sizes, HELD_BACK), 0.5);
-    held_back.retain(|i| !learnt_from.contains(i));
-    if held_back.is_empty() {
-        held_back.clone_from(&learnt_from);
-    }
+    let Split { learnt_from, held_back } = Split::new(samples.len(), sizes);
     let observed = cx.observed.clone();
-    let float = prepare(model, &observed, executor)?;
-    let bench = Bench {
+    let work = Work {
+        config: cx.config,
         model,
         executor,
+        float,
         observed: &observed,
-        simulator: Simulator::on(model, float.as_ref(), &observed, samples, &held_back, cx.config)?,
+        samples,
+        numbers: &learnt_from,
+        simulator: Simulator::on(model, float, &observed, samples, &held_back, cx.config)?,
     };
-    let read = |i: &usize| samples.get(*i).map_err(PassError::Data);
-    let learnt_from = learnt_from.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let work = Work { config: cx.config, model, executor, observed: &observed, samples: &learnt_from };
-    let errors = bench.errors(&cx.plan)?;
     // Biases that stay float are not the plan's.
     let biased = resolve_target(&cx.config.target)?.placement() == Placement::Regions;
     let mut candidates = Vec::new();
+    // A plan is measured and corrected in the same graph.
+    let planned = Planned::new(&work, &cx.plan, biased)?;
+    let errors = planned.errors(&work)?;
     if biased {
-        candidates.push(("biases corrected", bias::correct(&work, &cx.plan)?));
+        candidates.push(("biases corrected", bias::correct(&work, &planned)?));
+    }
+    drop(planned);
+    let mut gains = Vec::new();
+    let measure = |plan: &QuantPlan| -> Result<f64, PassError> {
+        Ok(Planned::new(&work, plan, false)?.errors(&work)?.gain_over(&errors))
+    };
+    for (_, plan) in &candidates {
+        gains.push(measure(plan)?);
     }
     if cx.config.effort > 1 {
         let rounded = rounding::round(&work, &cx.plan)?;
+        let planned = Planned::new(&work, &rounded, biased)?;
+        let gain = planned.errors(&work)?.gain_over(&errors);
         if biased {
-            let both = bias::correct(&work, &rounded)?;
+            let both = bias::correct(&work, &planned)?;
+            gains.push(measure(&both)?);
             candidates.push(("weights rounded by the results of their layers and biases corrected", both));
         }
+        drop(planned);
+        gains.push(gain);
         candidates.push(("weights rounded by the results of their layers", rounded));
     }
     let mut best = (CLEARLY, None);
-    for (what, plan) in candidates {
-        let gain = bench.errors(&plan)?.gain_over(&errors);
+    for ((what, plan), gain) in candidates.into_iter().zip(gains) {
         if gain > best.0 {
             best = (gain, Some((what, plan)));
         }
     }
+    drop(work);
     if let (gain, Some((what, plan))) = best {
         cx.notes.add("", format!("{what}: {gain:.1} dB less error on samples held back"));
         cx.plan = plan;
@@ -111,22 +144,42 @@ struct Work<'a> {
     config: &'a Config,
     model: &'a Model,
     executor: &'a dyn Execute,
+    float: &'a FloatGraph<'a>,
     observed: &'a [ValueId],
-    samples: &'a [Sample],
-}
-
-/// Measures plans on samples held back.
-struct Bench<'a> {
-    model: &'a Model,
-    executor: &'a dyn Execute,
-    observed: &'a [ValueId],
+    samples: &'a dyn Samples,
+    /// The samples that steps learn from.
+    numbers: &'a [usize],
+    /// Those that decide.
     simulator: Simulator<'a>,
 }
 
-impl Bench<'_> {
-    fn errors(&self, plan: &QuantPlan) -> Result<Errors, PassError> {
-        let rounded = rounded(self.model, plan)?;
-        let session = prepare(&rounded, self.observed, self.executor)?;
-        self.simulator.errors_in(session.as_ref(), plan)
+impl Work<'_> {
+    fn sample(&self, number: usize) -> Result<Sample, PassError> {
+        self.samples.get(number).map_err(PassError::Data)
+    }
+}
+
+/// A plan in the graph that has its weights.
+struct Planned<'p, 'e> {
+    plan: &'p QuantPlan,
+    session: Box<dyn Session + 'e>,
+    /// Values that are exposed: those that are observed, and perhaps others.
+    watched: Vec<ValueId>,
+}
+
+impl<'p, 'e> Planned<'p, 'e> {
+    /// Makes the graph ready to run; with the results of layers exposed if they are to be corrected.
+    fn new(work: &Work<'e>, plan: &'p QuantPlan, results: bool) -> Result<Planned<'p, 'e>, PassError> {
+        let mut watched = work.observed.to_vec();
+        if results {
+            let others = bias::results(work.model.main(), plan);
+            watched.extend(others.into_iter().filter(|v| !work.observed.contains(v)));
+        }
+        let session = prepare(&rounded(work.model, plan)?, &watched, work.executor)?;
+        Ok(Planned { plan, session, watched })
+    }
+
+    fn errors(&self, work: &Work<'_>) -> Result<Errors, PassError> {
+        work.simulator.errors_in(self.session.as_ref(), self.plan)
     }
 }
