@@ -78,11 +78,7 @@ impl Execute for Synthetic {
         Vec::new()
     }
 
-    fn prepare<'e>(
-        &'e self,
-        _: &Model,
-        observe: &[ValueId],
-    ) -> Result<Box<dyn Session + 'e>, ExecuteError> {
+    fn prepare<'e>(&'e self, _: &Model, observe: &[ValueId]) -> Result<Box<dyn Session + 'e>, ExecuteError> {
         Ok(Box::new(Observed(observe.len())))
     }
 }

@@ -254,15 +254,8 @@ impl<'e> Evidence<'e> {
             float.keep_for_trials(samples.len(), cx.observed.iter().filter_map(|v| dims.get(*v)));
         }
         if self.known.is_none() {
-            cx.statistics = calibrate::calibrate(
-                model,
-                &cx.observed,
-                &float,
-                samples,
-                begun,
-                cx.config,
-                progress,
-            )?;
+            cx.statistics =
+                calibrate::calibrate(model, &cx.observed, &float, samples, begun, cx.config, progress)?;
         }
         Ok(Some(float))
     }

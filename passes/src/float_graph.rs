@@ -48,7 +48,11 @@ impl<'e> FloatGraph<'e> {
 
     /// Keeps the outputs of those of `n` samples, whose observed values have these dimensions, that later stages
     /// compare plans on.
-    pub(crate) fn keep_for_trials<'d>(&mut self, n: usize, dims: impl Iterator<Item = &'d Vec<usize>> + Clone) {
+    pub(crate) fn keep_for_trials<'d>(
+        &mut self,
+        n: usize,
+        dims: impl Iterator<Item = &'d Vec<usize>> + Clone,
+    ) {
         self.keep.extend(refine::tried_on(n, dims.clone()));
         self.keep.extend(repair::Split::new(n, dims).held_back);
     }
@@ -69,10 +73,13 @@ impl<'e> FloatGraph<'e> {
         observe: &mut dyn FnMut(usize, &[usize], &[f32]),
     ) -> Result<(), ExecuteError> {
         if !self.keep.contains(&number) {
-            return self.session.run(sample, &mut |slot, dims, data| {
-                observe(slot, dims, data);
-                None
-            }).map(drop);
+            return self
+                .session
+                .run(sample, &mut |slot, dims, data| {
+                    observe(slot, dims, data);
+                    None
+                })
+                .map(drop);
         }
         let reference = self.taps.run(self.session.as_ref(), sample, &mut |slot, dims, data| {
             observe(slot, dims, data);

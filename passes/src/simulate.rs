@@ -551,7 +551,7 @@ mod tests {
             let (m, y) = model(op_type);
             let observed = [y];
             let float = FloatGraph::of(Box::new(Identity), &m, &observed);
-        let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
+            let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
             // A grid so coarse that neighbours tie: the first wins where the second did.
             assert_eq!(s.deviation(&plan(y, 0.5)).unwrap().flips > 0.5, flips);
         }

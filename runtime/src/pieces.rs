@@ -183,7 +183,8 @@ impl Whole {
             let mut facts: TVec<TypedFact> = node.outputs.into_iter().map(|o| o.fact).collect();
             let mut op = node.op;
             if let Some(konst) = op.downcast_ref::<Const>() {
-                let value = shared.one_copy(&node.name, konst.val());
+                let bytes = facts[0].mem_size().as_i64().unwrap_or_default();
+                let value = shared.one_copy(&node.name, konst.val(), bytes as usize);
                 let exotic = facts[0].exotic_fact.clone();
                 op = Box::new(Const::new_with_opt_exotic_fact(value.clone(), exotic)?);
                 facts[0].konst = facts[0].konst.take().map(|_| value);
@@ -247,21 +248,28 @@ impl Groups {
     }
 }
 
-/// Constants of the plans of one session, by the name of their node.
+/// Constants of the plans of one session, by the name of their node, each with its size in bytes. They live as long as
+/// some plan has them.
 #[derive(Default)]
-pub(crate) struct Constants(Mutex<HashMap<String, Vec<Weak<Tensor>>>>);
+pub(crate) struct Constants(Mutex<HashMap<String, Vec<(Weak<Tensor>, usize)>>>);
 
 impl Constants {
     /// The tensor that some plan has already, if it is equal to this one.
-    pub(crate) fn one_copy(&self, name: &str, tensor: &Arc<Tensor>) -> Arc<Tensor> {
+    pub(crate) fn one_copy(&self, name: &str, tensor: &Arc<Tensor>, bytes: usize) -> Arc<Tensor> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = all.entry(name.to_owned()).or_default();
-        known.retain(|t| t.strong_count() > 0);
-        if let Some(same) = known.iter().filter_map(Weak::upgrade).find(|t| t == tensor) {
+        known.retain(|(t, _)| t.strong_count() > 0);
+        if let Some(same) = known.iter().filter_map(|(t, _)| t.upgrade()).find(|t| t == tensor) {
             return same;
         }
-        known.push(Arc::downgrade(tensor));
+        known.push((Arc::downgrade(tensor), bytes));
         tensor.clone()
+    }
+
+    /// Bytes of all constants that some plan has.
+    pub(crate) fn bytes(&self) -> usize {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().flatten().filter(|(t, _)| t.strong_count() > 0).map(|(_, bytes)| bytes).sum()
     }
 }
 
@@ -301,7 +309,8 @@ mod tests {
         let whole = run(&[], &mut |_, _, _| None);
         assert_eq!(whole[1..], [vec![1.0, -1.0], vec![1.0, 2.0, 3.0, 4.0]]);
         // All of them, each alone, and the one around which `u` goes.
-        for observe in [&values[..], &values[..1], &values[1..2], &values[2..3], &values[3..4], &values[4..]] {
+        for observe in [&values[..], &values[..1], &values[1..2], &values[2..3], &values[3..4], &values[4..]]
+        {
             let mut seen = 0;
             let outputs = run(observe, &mut |_, _, _| {
                 seen += 1;
@@ -318,13 +327,13 @@ mod tests {
     fn equal_constants_are_one() {
         let constants = Constants::default();
         let tensor = |x: f32| Arc::new(Tensor::from(x));
-        let first = constants.one_copy("w", &tensor(1.0));
-        assert!(Arc::ptr_eq(&first, &constants.one_copy("w", &tensor(1.0))));
-        let other = constants.one_copy("w", &tensor(2.0));
+        let first = constants.one_copy("w", &tensor(1.0), 4);
+        assert!(Arc::ptr_eq(&first, &constants.one_copy("w", &tensor(1.0), 4)));
+        let other = constants.one_copy("w", &tensor(2.0), 4);
         assert!(!Arc::ptr_eq(&first, &other));
-        // What no plan holds any longer is not kept.
+        assert_eq!(constants.bytes(), 8);
+        // What no plan holds any longer does not count.
         drop(first);
-        constants.one_copy("w", &other);
-        assert_eq!(constants.0.lock().unwrap()["w"].len(), 1);
+        assert_eq!(constants.bytes(), 4);
     }
 }

@@ -49,11 +49,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Loads and optimises the model for inputs of `signature`, with the values named `observe` exposed.
-    pub(crate) fn build(
-        source: &Source,
-        signature: &Signature,
-        observe: &[String],
-    ) -> Result<Plan, Problem> {
+    pub(crate) fn build(source: &Source, signature: &Signature, observe: &[String]) -> Result<Plan, Problem> {
         guard::quietly(|| Plan::load(source, signature, observe))
             .map_err(|panic| Problem { node: None, message: panic })?
             .map_err(|e| Problem::new(&e))

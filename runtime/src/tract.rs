@@ -21,10 +21,12 @@ use tract_onnx::prelude::{IntoTValue, TValue, TVec, TractError};
 
 /// Name of the executor.
 const NAME: &str = "tract";
-/// Weight bytes that the plans of one session may hold together.
-const PLAN_BYTES: usize = 512 << 20;
-/// Plans that a session keeps at most, and at least.
-const PLANS: (usize, usize) = (2, 64);
+/// Bytes of constants that the plans of one session may hold together, if they are more than [`FEWEST`].
+const PLAN_BYTES: usize = 256 << 20;
+/// Plans that a session keeps whatever they hold.
+const FEWEST: usize = 2;
+/// Plans that a session keeps at most.
+const MOST: usize = 64;
 
 /// Runs models with [tract](https://github.com/sonos/tract), embedded in the program.
 ///
@@ -68,13 +70,12 @@ impl TractSession {
         // Names and ids are the same in the lowered model; only its encoding is kept.
         let (rest, weights) = Weights::take(&lower::model(model));
         let bytes = squint_proto::encode(&rest).map_err(|e| load(e.to_string()))?;
-        let capacity = (PLAN_BYTES / weights.bytes().max(1)).clamp(PLANS.0, PLANS.1);
         Ok(TractSession {
             types: types(graph),
             source: Source { bytes, weights, shared: Constants::default() },
             inputs,
             observe: observe.iter().map(|v| graph.value(*v).name().to_owned()).collect(),
-            plans: Mutex::new(Plans { capacity, recent: vec![] }),
+            plans: Mutex::default(),
         })
     }
 
@@ -84,8 +85,13 @@ impl TractSession {
         signature: &Signature,
         run: impl FnOnce(&Plan) -> Result<T, ExecuteError>,
     ) -> Result<T, ExecuteError> {
-        let slot = self.plans.lock().unwrap_or_else(PoisonError::into_inner).slot(signature);
-        let plan = slot.get_or_init(|| Plan::build(&self.source, signature, &self.observe));
+        let plans = || self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = plans().slot(signature);
+        let plan = slot.get_or_init(|| {
+            let plan = Plan::build(&self.source, signature, &self.observe);
+            plans().shrink(|| self.source.shared.bytes() > PLAN_BYTES);
+            plan
+        });
         match plan {
             Ok(plan) => run(plan),
             Err(problem) => Err(ExecuteError::Load { executor: NAME, problem: self.locate(problem) }),
@@ -179,8 +185,8 @@ fn tensors(outputs: &[TValue]) -> Result<Vec<Tensor>, ExecuteError> {
 type Slot = Arc<OnceLock<Result<Plan, Problem>>>;
 
 /// Plans by signature, the most recently used last.
+#[derive(Default)]
 struct Plans {
-    capacity: usize,
     recent: Vec<(Signature, Slot)>,
 }
 
@@ -189,7 +195,7 @@ impl Plans {
         let entry = match self.recent.iter().position(|(s, _)| s == signature) {
             Some(i) => self.recent.remove(i),
             None => {
-                if self.recent.len() >= self.capacity {
+                if self.recent.len() >= MOST {
                     self.recent.remove(0);
                 }
                 (signature.clone(), Slot::default())
@@ -198,6 +204,13 @@ impl Plans {
         let slot = entry.1.clone();
         self.recent.push(entry);
         slot
+    }
+
+    /// Lets old plans go while they are too large.
+    fn shrink(&mut self, too_large: impl Fn() -> bool) {
+        while self.recent.len() > FEWEST && too_large() {
+            self.recent.remove(0);
+        }
     }
 }
 
@@ -316,13 +329,17 @@ mod tests {
 
     #[test]
     fn old_plans_make_room() {
-        let mut plans = Plans { capacity: 2, recent: vec![] };
+        let mut plans = Plans::default();
         let signature = |n| vec![(tract_onnx::prelude::DatumType::F32, vec![n])];
         let first = plans.slot(&signature(1));
         plans.slot(&signature(2));
         assert!(Arc::ptr_eq(&first, &plans.slot(&signature(1))), "kept");
         plans.slot(&signature(3));
+        plans.shrink(|| true);
+        assert_eq!(plans.recent.len(), FEWEST);
         assert!(Arc::ptr_eq(&first, &plans.slot(&signature(1))), "used more recently than 2");
-        assert_eq!(plans.recent.len(), 2);
+        plans.shrink(|| false);
+        (4..4 + MOST).for_each(|n| drop(plans.slot(&signature(n))));
+        assert_eq!(plans.recent.len(), MOST);
     }
 }

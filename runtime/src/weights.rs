@@ -41,11 +41,6 @@ impl Weights {
         (rest, Weights(weights))
     }
 
-    /// Their size in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.0.iter().map(|(_, t)| t.bytes().len()).sum()
-    }
-
     /// Puts them back into a model that tract has parsed.
     ///
     /// # Errors
@@ -54,7 +49,8 @@ impl Weights {
         let mut done = HashSet::new();
         for (name, t) in &self.0 {
             let outlet = *parsed.outlets_by_name.get(name).with_context(|| format!("no input `{name}`"))?;
-            let array = shared.one_copy(name, &convert::to_array(t)?.into_arc_tensor());
+            let array = convert::to_array(t)?.into_arc_tensor();
+            let array = shared.one_copy(name, &array, t.bytes().len());
             let fact = TypedFact::try_from(array.clone())?;
             parsed.model.node_mut(outlet.node).op = Box::new(Const::new(array)?);
             parsed.model.set_outlet_fact(outlet, fact.into())?;

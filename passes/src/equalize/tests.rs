@@ -1,6 +1,6 @@
 use super::*;
-use crate::infer_types::infer_concrete;
 use crate::fuse::testing::{outputs, parse};
+use crate::infer_types::infer_concrete;
 use squint_ir::types::known_dims;
 use squint_ir::{ValueId, ValueTable};
 

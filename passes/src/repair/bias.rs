@@ -75,7 +75,9 @@ pub(super) fn correct(work: &Work<'_>, planned: &Planned<'_, '_>) -> Result<Quan
     let float = Float::new(work, &layers, &mut own)?;
     let run = Shifted {
         layers: &layers,
-        of_slot: by_slot(&layers, planned.watched.len(), |l| planned.watched.iter().position(|v| *v == l.result)),
+        of_slot: by_slot(&layers, planned.watched.len(), |l| {
+            planned.watched.iter().position(|v| *v == l.result)
+        }),
         roundings: planned.watched.iter().map(|v| Rounding::of(plan, *v)).collect(),
         session: planned.session.as_ref(),
     };
