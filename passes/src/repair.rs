@@ -19,7 +19,7 @@ use crate::pass::{PassCx, PassError};
 use crate::plan::{QuantPlan, resolve_target};
 use crate::simulate::{Errors, Simulator, affordable, spread};
 use crate::weights::rounded;
-use squint_ir::execute::{Execute, Sample, Samples, Session};
+use squint_ir::execute::{Execute, Sample, Samples};
 use squint_ir::{Model, ValueId};
 use squint_targets::Placement;
 
@@ -82,53 +82,37 @@ fn try_steps(
     let sizes = cx.observed.iter().filter_map(|v| cx.statistics.dims.get(*v));
     let Split { learnt_from, held_back } = Split::new(samples.len(), sizes);
     let observed = cx.observed.clone();
-    let work = Work {
-        config: cx.config,
-        model,
-        executor,
-        float,
-        observed: &observed,
-        samples,
-        numbers: &learnt_from,
-        simulator: Simulator::on(model, float, &observed, samples, &held_back, cx.config)?,
-    };
+    let work =
+        Work { config: cx.config, model, executor, observed: &observed, samples, numbers: &learnt_from };
     // Biases that stay float are not the plan's.
     let biased = resolve_target(&cx.config.target)?.placement() == Placement::Regions;
+    let corrected = |plan: &QuantPlan| if biased { bias::correct(&work, plan) } else { Ok(None) };
     let mut candidates = Vec::new();
-    // A plan is measured and corrected in the same graph.
-    let planned = Planned::new(&work, &cx.plan, biased)?;
-    let errors = planned.errors(&work)?;
-    if biased {
-        candidates.push(("biases corrected", bias::correct(&work, &planned)?));
-    }
-    drop(planned);
-    let mut gains = Vec::new();
-    let measure = |plan: &QuantPlan| -> Result<f64, PassError> {
-        Ok(Planned::new(&work, plan, false)?.errors(&work)?.gain_over(&errors))
-    };
-    for (_, plan) in &candidates {
-        gains.push(measure(plan)?);
-    }
+    candidates.extend(corrected(&cx.plan)?.map(|plan| ("biases corrected", plan)));
     if cx.config.effort > 1 {
         let rounded = rounding::round(&work, &cx.plan)?;
-        let planned = Planned::new(&work, &rounded, biased)?;
-        let gain = planned.errors(&work)?.gain_over(&errors);
-        if biased {
-            let both = bias::correct(&work, &planned)?;
-            gains.push(measure(&both)?);
-            candidates.push(("weights rounded by the results of their layers and biases corrected", both));
-        }
-        drop(planned);
-        gains.push(gain);
+        let both = corrected(&rounded)?;
+        candidates.extend(
+            both.map(|plan| ("weights rounded by the results of their layers and biases corrected", plan)),
+        );
         candidates.push(("weights rounded by the results of their layers", rounded));
     }
+    if candidates.is_empty() {
+        return Ok(());
+    }
+    let simulator = Simulator::on(model, float, &observed, samples, &held_back, cx.config)?;
+    let measured = |plan: &QuantPlan| -> Result<Errors, PassError> {
+        let session = prepare(&rounded(model, plan)?, &observed, executor)?;
+        simulator.errors_in(session.as_ref(), plan)
+    };
+    let errors = measured(&cx.plan)?;
     let mut best = (CLEARLY, None);
-    for ((what, plan), gain) in candidates.into_iter().zip(gains) {
+    for (what, plan) in candidates {
+        let gain = measured(&plan)?.gain_over(&errors);
         if gain > best.0 {
             best = (gain, Some((what, plan)));
         }
     }
-    drop(work);
     if let (gain, Some((what, plan))) = best {
         cx.notes.add("", format!("{what}: {gain:.1} dB less error on samples held back"));
         cx.plan = plan;
@@ -144,42 +128,14 @@ struct Work<'a> {
     config: &'a Config,
     model: &'a Model,
     executor: &'a dyn Execute,
-    float: &'a FloatGraph<'a>,
     observed: &'a [ValueId],
     samples: &'a dyn Samples,
     /// The samples that steps learn from.
     numbers: &'a [usize],
-    /// Those that decide.
-    simulator: Simulator<'a>,
 }
 
 impl Work<'_> {
     fn sample(&self, number: usize) -> Result<Sample, PassError> {
         self.samples.get(number).map_err(PassError::Data)
-    }
-}
-
-/// A plan in the graph that has its weights.
-struct Planned<'p, 'e> {
-    plan: &'p QuantPlan,
-    session: Box<dyn Session + 'e>,
-    /// Values that are exposed: those that are observed, and perhaps others.
-    watched: Vec<ValueId>,
-}
-
-impl<'p, 'e> Planned<'p, 'e> {
-    /// Makes the graph ready to run; with the results of layers exposed if they are to be corrected.
-    fn new(work: &Work<'e>, plan: &'p QuantPlan, results: bool) -> Result<Planned<'p, 'e>, PassError> {
-        let mut watched = work.observed.to_vec();
-        if results {
-            let others = bias::results(work.model.main(), plan);
-            watched.extend(others.into_iter().filter(|v| !work.observed.contains(v)));
-        }
-        let session = prepare(&rounded(work.model, plan)?, &watched, work.executor)?;
-        Ok(Planned { plan, session, watched })
-    }
-
-    fn errors(&self, work: &Work<'_>) -> Result<Errors, PassError> {
-        work.simulator.errors_in(self.session.as_ref(), self.plan)
     }
 }

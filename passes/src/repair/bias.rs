@@ -17,12 +17,12 @@
 //! disagree it is uncertain, and is shrunk by `1 - σ²/b²` for the variance `σ²` of the estimate, never below
 //! 0 (the positive-part estimator of James and Stein).
 
-use super::{Planned, Work};
+use super::Work;
 use crate::calibrate::prepare;
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
 use crate::simulate::Rounding;
-use crate::weights::bias;
+use crate::weights::{bias, rounded};
 use rayon::prelude::*;
 use squint_ir::affine::bias_scale;
 use squint_ir::execute::{Sample, Session};
@@ -38,8 +38,6 @@ struct Layer {
     channels: usize,
     /// What the function behind it clips to.
     clamp: (f32, f32),
-    /// The result of that function; `None` if there is none.
-    clamped: Option<ValueId>,
 }
 
 /// Sums of a sample, for each channel.
@@ -59,37 +57,33 @@ enum Axis {
     Last,
 }
 
-/// Results of the layers whose biases can be corrected, which must be seen for that.
-pub(super) fn results(g: &Graph, plan: &QuantPlan) -> Vec<ValueId> {
-    plan.weights.iter().filter_map(|(op, _)| Some(layer(g, op)?.result)).collect()
-}
-
 /// Bytes of float results that a thread holds at a time.
 const ROOM: usize = 64 << 20;
 
-/// The plan with corrected biases.
-pub(super) fn correct(work: &Work<'_>, planned: &Planned<'_, '_>) -> Result<QuantPlan, PassError> {
-    let (g, plan) = (work.model.main(), planned.plan);
+/// The plan with corrected biases; `None` if no layer can have one.
+pub(super) fn correct(work: &Work<'_>, plan: &QuantPlan) -> Result<Option<QuantPlan>, PassError> {
+    let g = work.model.main();
     let layers: Vec<Layer> = plan.weights.iter().filter_map(|(op, _)| layer(g, op)).collect();
-    let mut own = None;
-    let float = Float::new(work, &layers, &mut own)?;
-    let run = Shifted {
-        layers: &layers,
-        of_slot: by_slot(&layers, planned.watched.len(), |l| {
-            planned.watched.iter().position(|v| *v == l.result)
-        }),
-        roundings: planned.watched.iter().map(|v| Rounding::of(plan, *v)).collect(),
-        session: planned.session.as_ref(),
-    };
+    if layers.is_empty() {
+        return Ok(None);
+    }
+    // Results of contractions first: where a result is quantized itself, it is shifted before it is rounded.
+    let mut watched: Vec<ValueId> = layers.iter().map(|l| l.result).collect();
+    let rest = work.observed.iter().filter(|v| plan.values.contains(**v) && !watched.contains(v));
+    let rest: Vec<ValueId> = rest.copied().collect();
+    watched.extend(rest);
+
+    let float = prepare(work.model, &watched, work.executor)?;
+    let planned = prepare(&rounded(work.model, plan)?, &watched, work.executor)?;
+    let roundings: Vec<Option<Rounding>> = watched.iter().map(|v| Rounding::of(plan, *v)).collect();
     let sums = work.numbers.par_iter().map(|number| {
         let sample = work.sample(*number)?;
         let mut sums: Vec<Option<Sums>> = vec![None; layers.len()];
         // As many layers at a time as fit; those behind them wait for their shifts.
         loop {
-            let mut results = float.results(&sample, &sums)?;
-            let all = results.iter().zip(&sums).all(|(result, sums)| result.is_some() || sums.is_some());
             let known = sums.iter().flatten().count();
-            run.sums(&sample, &mut results, &mut sums)?;
+            let (mut results, all) = float_results(float.as_ref(), &sample, &sums)?;
+            run_shifted(planned.as_ref(), &sample, &layers, &roundings, &mut results, &mut sums)?;
             if all || sums.iter().flatten().count() == known {
                 return Ok::<_, PassError>(sums);
             }
@@ -104,95 +98,55 @@ pub(super) fn correct(work: &Work<'_>, planned: &Planned<'_, '_>) -> Result<Quan
             add(g, &mut out, layer, &shift);
         }
     }
-    Ok(out)
+    Ok(Some(out))
 }
 
-/// Of each exposed value the layer that makes it.
-fn by_slot(layers: &[Layer], n: usize, slot: impl Fn(&Layer) -> Option<usize>) -> Vec<Option<usize>> {
-    let mut of_slot = vec![None; n];
-    for (i, layer) in layers.iter().enumerate() {
-        if let Some(slot) = slot(layer) {
-            of_slot[slot] = Some(i);
-        }
-    }
-    of_slot
-}
-
-/// The float graph with what comes out of layers, or out of the functions behind them, exposed.
-struct Float<'a> {
-    session: &'a dyn Session,
-    of_slot: Vec<Option<usize>>,
-}
-
-impl<'a> Float<'a> {
-    /// In the graph that all stages run, if it shows enough; else in one that is put into `own`.
-    fn new<'e>(
-        work: &'a Work<'e>,
-        layers: &[Layer],
-        own: &'a mut Option<Box<dyn Session + 'e>>,
-    ) -> Result<Float<'a>, PassError> {
-        let seen = |v: ValueId| work.observed.iter().position(|o| *o == v);
-        let slot = |l: &Layer| seen(l.result).or_else(|| seen(l.clamped?));
-        if layers.iter().all(|l| slot(l).is_some()) {
-            let of_slot = by_slot(layers, work.observed.len(), slot);
-            return Ok(Float { session: work.float.session(), of_slot });
-        }
-        let results: Vec<ValueId> = layers.iter().map(|l| l.result).collect();
-        let session: &'a dyn Session = &**own.insert(prepare(work.model, &results, work.executor)?);
-        Ok(Float { session, of_slot: (0..layers.len()).map(Some).collect() })
-    }
-
-    /// What comes out of the first layers that have no sums yet: as many as fit.
-    fn results(&self, sample: &Sample, sums: &[Option<Sums>]) -> Result<Vec<Option<Vec<f32>>>, PassError> {
-        let mut results = vec![None; sums.len()];
-        let mut held = 0;
-        self.session.run(sample, &mut |slot, _, data| {
-            if let Some(i) = self.of_slot[slot].filter(|i| sums[*i].is_none()) {
-                // At least one layer. None behind one that does not fit: it may follow from it.
-                let size = size_of_val(data);
-                let fits = held == 0 || held + size <= ROOM;
-                held = if fits { held + size } else { usize::MAX / 2 };
-                results[i] = fits.then(|| data.to_vec());
+/// Results of the first layers that have no sums yet, as many as fit, in the float graph; and whether these are all.
+fn float_results(
+    session: &dyn Session,
+    sample: &Sample,
+    sums: &[Option<Sums>],
+) -> Result<(Vec<Option<Vec<f32>>>, bool), PassError> {
+    let mut results = vec![None; sums.len()];
+    let (mut held, mut all) = (0, true);
+    session.run(sample, &mut |slot, _, data| {
+        if sums.get(slot).is_some_and(Option::is_none) {
+            // One at least. None behind one that does not fit, since it may follow from it.
+            all &= held == 0 || held + size_of_val(data) <= ROOM;
+            if all {
+                held += size_of_val(data);
+                results[slot] = Some(data.to_vec());
             }
-            None
-        })?;
-        Ok(results)
-    }
+        }
+        None
+    })?;
+    Ok((results, all))
 }
 
-/// The planned graph, in which results of layers are shifted towards those of the float graph.
-struct Shifted<'a> {
-    layers: &'a [Layer],
-    session: &'a dyn Session,
-    of_slot: Vec<Option<usize>>,
-    roundings: Vec<Option<Rounding>>,
-}
-
-impl Shifted<'_> {
-    /// Adds the sums of layers whose float results are there.
-    fn sums(
-        &self,
-        sample: &Sample,
-        results: &mut [Option<Vec<f32>>],
-        sums: &mut [Option<Sums>],
-    ) -> Result<(), PassError> {
-        self.session.run(sample, &mut |slot, dims, data| {
-            let shifted = self.of_slot[slot].and_then(|i| {
-                let layer = &self.layers[i];
-                let inner = layer.inner(dims)?;
-                if sums[i].is_none() {
-                    let float = results[i].take().filter(|float| float.len() == data.len())?;
-                    sums[i] = Some(layer.sums(inner, &float, data));
-                }
-                Some(layer.shifted(inner, data, sums[i].as_ref()?))
-            });
-            match (&self.roundings[slot], shifted) {
-                (Some(r), shifted) => Some(r.round(shifted.as_deref().unwrap_or(data))),
-                (None, shifted) => shifted,
+/// Runs the planned graph with every result of a layer shifted towards that of the float graph, as far as that is known.
+fn run_shifted(
+    session: &dyn Session,
+    sample: &Sample,
+    layers: &[Layer],
+    roundings: &[Option<Rounding>],
+    results: &mut [Option<Vec<f32>>],
+    sums: &mut [Option<Sums>],
+) -> Result<(), PassError> {
+    session.run(sample, &mut |slot, dims, data| {
+        let shifted = layers.get(slot).and_then(|layer| {
+            let inner = layer.inner(dims)?;
+            if sums[slot].is_none() {
+                let float = results[slot].take().filter(|float| float.len() == data.len())?;
+                sums[slot] = Some(layer.sums(inner, &float, data));
             }
-        })?;
-        Ok(())
-    }
+            Some(layer.shifted(inner, data, sums[slot].as_ref()?))
+        });
+        match (&roundings[slot], shifted) {
+            (Some(r), shifted) => Some(r.round(shifted.as_deref().unwrap_or(data))),
+            (None, shifted) => shifted,
+        }
+    })?;
+    Ok(())
 }
 
 fn layer(g: &Graph, op: OpId) -> Option<Layer> {
@@ -205,24 +159,22 @@ fn layer(g: &Graph, op: OpId) -> Option<Layer> {
         _ => return None,
     };
     let result = g.result(op, 0)?;
-    let (clamp, clamped) = clamp(g, result);
-    Some(Layer { op, result, axis, channels, clamp, clamped })
+    Some(Layer { op, result, axis, channels, clamp: clamp(g, result) })
 }
 
-/// What the only reader of a value clips it to, and the result of that.
-fn clamp(g: &Graph, v: ValueId) -> ((f32, f32), Option<ValueId>) {
+/// What the only reader of a value clips it to.
+fn clamp(g: &Graph, v: ValueId) -> (f32, f32) {
     const OPEN: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
-    let Some(reader) = g.only_use(v).map(|u| u.op) else { return (OPEN, None) };
-    let bound = |slot: u32| g.operand(reader, slot).map(|b| g.konst(b)?.scalar_value());
-    let clamp = match g.op(reader).op_type.as_str() {
-        "Relu" => [Some(Some(0.0)), None],
-        "Clip" => [bound(1), bound(2)],
-        _ => return (OPEN, None),
+    let Some(reader) = g.only_use(v).map(|u| u.op) else { return OPEN };
+    let bound = |slot: u32, open: f32| match g.operand(reader, slot) {
+        Some(b) => g.konst(b).and_then(|t| t.scalar_value()).map_or(open, |x| x as f32),
+        None => open,
     };
-    // A bound that is there but not known is taken for none; what comes out is then something else.
-    let known = clamp.iter().all(|b| b.is_none_or(|b| b.is_some()));
-    let [lo, hi] = clamp.map(|b| b.flatten().map(|x| x as f32));
-    ((lo.unwrap_or(OPEN.0), hi.unwrap_or(OPEN.1)), g.result(reader, 0).filter(|_| known))
+    match g.op(reader).op_type.as_str() {
+        "Relu" => (0.0, f32::INFINITY),
+        "Clip" => (bound(1, OPEN.0), bound(2, OPEN.1)),
+        _ => OPEN,
+    }
 }
 
 impl Layer {
