@@ -19,6 +19,7 @@ mod equalize;
 pub mod evidence;
 mod feedback;
 mod finish;
+mod float_graph;
 mod fold_constants;
 mod fuse;
 mod infer_types;

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, OperatorFormat, Scheme};
 use crate::evidence::Evidence;
+use crate::float_graph::FloatGraph;
 use crate::pass::{Changed, Pass, PassCx, PassError};
 use crate::recording::{DataRecord, Recording};
 use crate::report::{Note, Notes, Report};
@@ -91,6 +92,9 @@ const ON_DEMAND: &[&dyn Pass] = &[
     // The other form, for runtimes that are told to optimize nothing, and for tools that read no other.
     &lower_qoperator::LowerQoperator,
 ];
+
+/// Stages that run the model on data, as reports name them, in their order.
+pub const RUNNING: [&str; 4] = [equalize::NAME, calibrate::NAME, refine::NAME, repair::NAME];
 
 /// The passes of [`QUANTIZE`] for the format that is asked for.
 fn quantize_passes(config: &Config) -> Vec<&'static dyn Pass> {
@@ -262,11 +266,15 @@ pub fn record(
     let done = recording.tally.done();
     let left: Vec<usize> = part.indices.iter().copied().filter(|i| !done.contains(i)).collect();
     hooks.progress.pass(calibrate::NAME);
-    let runnable = calibrate::runnable(model, executor)?;
-    let session = calibrate::prepare(&runnable, &cx.observed, executor)?;
-    let (session, threads) = (session.as_ref(), calibrate::threads(config));
-    let run =
-        calibrate::Run { session, samples, threads, progress: hooks.progress, hash: true, each: part.each };
+    let (float, threads) = (FloatGraph::new(model, &cx.observed, executor)?, calibrate::threads(config));
+    let run = calibrate::Run {
+        float: &float,
+        samples,
+        threads,
+        progress: hooks.progress,
+        hash: true,
+        each: part.each,
+    };
     let mut tally = recording.tally.clone();
     let mut save = |tally: &calibrate::Tally| {
         recording.tally = tally.clone();
@@ -308,15 +316,18 @@ fn plan_until(
     timing.extend(run(OPTIMIZE, model, &mut cx, hooks)?);
     let ops_fused = op_count(model);
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
-    learn(model, &mut cx, evidence, hooks, &mut timing)?;
+    let float = learn(model, &mut cx, evidence, hooks, &mut timing)?;
     let (planning, rest) = last.split_at(1);
     timing.extend(run(planning, model, &mut cx, hooks)?);
     if let (Some((executor, samples)), true, false) = (evidence.samples, config.effort > 0, rest.is_empty()) {
         hooks.progress.pass(repair::NAME);
         let start = Instant::now();
-        repair::repair(model, &mut cx, executor, samples)?;
+        if let Some(float) = &float {
+            repair::repair(model, &mut cx, executor, float, samples)?;
+        }
         timing.push((repair::NAME, start.elapsed().as_secs_f64()));
     }
+    drop(float);
     timing.extend(run(rest, model, &mut cx, hooks)?);
     let notes = cx.notes.iter().cloned().collect();
     let (samples, costs, nodes) = (cx.statistics.samples, cx.plan.costs, cx.plan.report.clone());
@@ -325,14 +336,14 @@ fn plan_until(
 }
 
 /// What is learnt of the float graph: statistics of its values and, by running it, which plans keep its
-/// outputs.
-fn learn(
+/// outputs. The graph as it was run, if it was.
+fn learn<'e>(
     model: &mut Model,
     cx: &mut PassCx<'_>,
-    evidence: Evidence<'_>,
+    evidence: Evidence<'e>,
     hooks: &Hooks<'_>,
     timing: &mut Vec<(&'static str, f64)>,
-) -> Result<(), PassError> {
+) -> Result<Option<FloatGraph<'e>>, PassError> {
     let mut begun = None;
     // Ranges that are known already are those of the graph as it is.
     let wanted = cx.config.effort > 0 && cx.config.equalize && cx.config.scheme != Scheme::Dynamic;
@@ -343,20 +354,19 @@ fn learn(
         if let Some(scaled) = outcome.model {
             *model = scaled;
         }
-        begun = outcome.tally;
+        begun = outcome.begun;
         timing.push((equalize::NAME, start.elapsed().as_secs_f64()));
     }
     hooks.progress.pass(calibrate::NAME);
     let start = Instant::now();
-    let runnable = evidence.runnable(model)?;
-    let session = evidence.learn(&runnable, cx, begun, hooks.progress)?;
+    let session = evidence.learn(model, cx, begun, hooks.progress)?;
     timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
-    let (Some((session, samples)), Some((executor, _))) = (session, evidence.samples) else { return Ok(()) };
+    let (Some(session), Some((executor, samples))) = (session, evidence.samples) else { return Ok(None) };
     hooks.progress.pass(refine::NAME);
     let start = Instant::now();
-    refine::refine(model, cx, executor, session.as_ref(), samples)?;
+    refine::refine(model, cx, executor, &session, samples)?;
     timing.push((refine::NAME, start.elapsed().as_secs_f64()));
-    Ok(())
+    Ok(Some(session))
 }
 
 struct Listed(&'static dyn Pass);

@@ -18,11 +18,12 @@ use crate::calibrate::prepare;
 use crate::calibration::{Method, Range};
 use crate::config::Scheme;
 use crate::feedback::{Sequence, states};
+use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::simulate::{Deviation, Errors, Simulator, affordable};
 use crate::weights::rounded;
-use squint_ir::execute::{Execute, Samples, Session};
+use squint_ir::execute::{Execute, Samples};
 use squint_ir::{Model, ValueTable};
 
 /// Name of the stage.
@@ -45,6 +46,12 @@ const SINGLE_RUNS: usize = 128;
 /// Share of rows whose class may change.
 const MAX_FLIPS: f64 = 0.01;
 
+/// The numbers of the samples, of `n` whose observed values have these dimensions, that plans are tried on first.
+pub(crate) fn tried_on<'d>(n: usize, dims: impl Iterator<Item = &'d Vec<usize>>) -> Vec<usize> {
+    let count = affordable(dims, SAMPLES).min(n).max(1);
+    (0..count).map(|i| i * n / count).collect()
+}
+
 /// Sets `cx.steering` to the best found.
 ///
 /// # Errors
@@ -53,7 +60,7 @@ pub(crate) fn refine(
     model: &Model,
     cx: &mut PassCx<'_>,
     executor: &dyn Execute,
-    session: &dyn Session,
+    session: &FloatGraph<'_>,
     samples: &dyn Samples,
 ) -> Result<(), PassError> {
     if cx.config.effort == 0 {
@@ -69,8 +76,8 @@ pub(crate) fn refine(
     }
     let observed = cx.observed.clone();
     let sizes = observed.iter().filter_map(|v| cx.statistics.dims.get(*v));
-    let n = affordable(sizes, SAMPLES);
-    let simulator = Simulator::new(model, session, &observed, samples, n, cx.config)?;
+    let numbers = tried_on(samples.len(), sizes);
+    let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
     if auto || cx.config.effort > 2 {
         // Weights are rounded alike whatever the ranges of activations.
         let rounded = rounded(model, &draft.plan(cx, &steering, true))?;

@@ -7,27 +7,65 @@
 
 use crate::calibrate::threads;
 use crate::config::Config;
+use crate::float_graph::FloatGraph;
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
 use multiversion::multiversion;
 use rayon::prelude::*;
 use squint_ir::affine::{Grid, QuantParams};
-use squint_ir::execute::{ExecuteError, Sample, Samples, Session};
+use squint_ir::execute::{Sample, Samples, Session};
 use squint_ir::{DType, Graph, Model, Tensor, ValueId, ValueTable};
+use std::borrow::Cow;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A few samples with their float outputs.
 pub(crate) struct Simulator<'a> {
-    session: &'a dyn Session,
+    float: &'a FloatGraph<'a>,
     observed: &'a [ValueId],
-    samples: Vec<Sample>,
+    samples: Inputs<'a>,
     references: Vec<Vec<Tensor>>,
+    /// What is compared in the place of outputs, of each sample.
+    tapped: Vec<Vec<Tensor>>,
     /// Outputs that are scores of classes along their last axis.
     classes: Vec<bool>,
-    /// Of each output the observed value that it follows from by a function that saturates, if there is one.
-    taps: Vec<Option<usize>>,
-    /// The float values at taps, or else outputs, of each sample.
-    tapped: Vec<Vec<Tensor>>,
     pool: rayon::ThreadPool,
+}
+
+/// Samples that are run again and again: those that fit some memory stay there, others are read each time.
+struct Inputs<'a> {
+    samples: &'a dyn Samples,
+    numbers: Vec<usize>,
+    read: Vec<OnceLock<Sample>>,
+    /// Bytes that may yet be kept.
+    room: AtomicUsize,
+}
+
+/// Bytes of samples that a simulator keeps.
+const ROOM: usize = 64 << 20;
+
+impl<'a> Inputs<'a> {
+    fn new(samples: &'a dyn Samples, numbers: &[usize]) -> Inputs<'a> {
+        let read = numbers.iter().map(|_| OnceLock::new()).collect();
+        Inputs { samples, numbers: numbers.to_vec(), read, room: AtomicUsize::new(ROOM) }
+    }
+
+    fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    fn get(&self, i: usize) -> Result<Cow<'_, Sample>, PassError> {
+        if let Some(sample) = self.read[i].get() {
+            return Ok(Cow::Borrowed(sample));
+        }
+        let sample = self.samples.get(self.numbers[i]).map_err(PassError::Data)?;
+        let size: usize = sample.iter().map(|(_, t)| t.bytes().len()).sum();
+        let take = |room: usize| room.checked_sub(size);
+        if self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            return Ok(Cow::Owned(sample));
+        }
+        Ok(Cow::Borrowed(self.read[i].get_or_init(|| sample)))
+    }
 }
 
 /// The difference that a plan makes at the outputs.
@@ -97,15 +135,15 @@ impl<'a> Simulator<'a> {
     /// If a sample cannot be read or run.
     pub(crate) fn new(
         model: &Model,
-        session: &'a dyn Session,
+        float: &'a FloatGraph<'a>,
         observed: &'a [ValueId],
-        samples: &dyn Samples,
+        samples: &'a dyn Samples,
         n: usize,
         config: &Config,
     ) -> Result<Simulator<'a>, PassError> {
         let n = n.min(samples.len()).max(1);
         let numbers: Vec<usize> = (0..n).map(|i| i * samples.len() / n).collect();
-        Simulator::on(model, session, observed, samples, &numbers, config)
+        Simulator::on(model, float, observed, samples, &numbers, config)
     }
 
     /// Runs the samples of these numbers in float.
@@ -114,24 +152,22 @@ impl<'a> Simulator<'a> {
     /// If a sample cannot be read or run.
     pub(crate) fn on(
         model: &Model,
-        session: &'a dyn Session,
+        float: &'a FloatGraph<'a>,
         observed: &'a [ValueId],
-        samples: &dyn Samples,
+        samples: &'a dyn Samples,
         numbers: &[usize],
         config: &Config,
     ) -> Result<Simulator<'a>, PassError> {
         let n = numbers.len();
-        let picked = numbers.iter().map(|i| samples.get(*i).map_err(PassError::Data));
-        let picked = picked.collect::<Result<Vec<_>, _>>()?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(config).min(n)).build();
         let pool = pool.map_err(|e| PassError::Config(format!("threads for simulation: {e}")))?;
         let g = model.main();
-        let taps: Vec<Option<usize>> = g.outputs.iter().map(|v| tap(g, *v, observed)).collect();
-        let run = |s: &Sample| run_tapped(session, s, &taps, &[]);
-        let references = pool.install(|| picked.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
+        let run = |i: &usize| float.reference(*i, samples).map(|r| (r.outputs, r.tapped));
+        let references = pool.install(|| numbers.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
         let (references, tapped) = references.into_iter().unzip();
         let classes = g.outputs.iter().map(|v| scores_classes(g, *v)).collect();
-        Ok(Simulator { session, observed, samples: picked, references, classes, taps, tapped, pool })
+        let samples = Inputs::new(samples, numbers);
+        Ok(Simulator { float, observed, samples, references, tapped, classes, pool })
     }
 
     /// What a plan does.
@@ -140,9 +176,9 @@ impl<'a> Simulator<'a> {
     /// If the executor fails.
     pub(crate) fn deviation(&self, plan: &QuantPlan) -> Result<Deviation, PassError> {
         let roundings = self.roundings(plan);
-        let run = |sample: &Sample| self.run(sample, &roundings);
-        let outputs =
-            self.pool.install(|| self.samples.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
+        let run = |i: usize| self.run(&*self.samples.get(i)?, &roundings);
+        let all = (0..self.samples.len()).into_par_iter();
+        let outputs = self.pool.install(|| all.map(run).collect::<Result<Vec<_>, _>>())?;
         Ok(self.compare(&self.references, &outputs))
     }
 
@@ -173,7 +209,8 @@ impl<'a> Simulator<'a> {
         sample: &Sample,
         roundings: &[Option<Rounding>],
     ) -> Result<Vec<Tensor>, PassError> {
-        Ok(self.session.run(sample, &mut |slot, _, data| roundings[slot].map(|r| r.round(data)))?)
+        let session = self.float.session();
+        Ok(session.run(sample, &mut |slot, _, data| roundings[slot].map(|r| r.round(data)))?)
     }
 
     /// What a plan does to each sample, in the graph of `session`.
@@ -181,23 +218,26 @@ impl<'a> Simulator<'a> {
     /// # Errors
     /// If the executor fails.
     pub(crate) fn errors_in(&self, session: &dyn Session, plan: &QuantPlan) -> Result<Errors, PassError> {
-        let roundings = self.roundings(plan);
-        let run = |s: &Sample| run_tapped(session, s, &self.taps, &roundings);
-        let runs = self.pool.install(|| self.samples.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
+        let (roundings, taps) = (self.roundings(plan), self.float.taps());
+        let run = |i: usize| {
+            let round = |slot: usize| roundings.get(slot).copied().flatten();
+            let sample = self.samples.get(i)?;
+            let planned = taps.run(session, &sample, &mut |slot, _, data| Some(round(slot)?.round(data)))?;
+            let pairs = self.tapped[i].iter().zip(&planned.tapped);
+            Ok::<_, PassError>(
+                pairs.map(|(float, planned)| Difference::of(float, planned)).collect::<Vec<_>>(),
+            )
+        };
+        let all = (0..self.samples.len()).into_par_iter();
+        let runs = self.pool.install(|| all.map(run).collect::<Result<Vec<_>, _>>())?;
         let mut errors = Errors { energy: vec![0.0; runs.len()], peak: vec![0.0; runs.len()] };
-        for output in 0..self.taps.len() {
-            let differences: Vec<Difference> = self
-                .tapped
-                .iter()
-                .zip(&runs)
-                .map(|(float, (_, planned))| Difference::of(&float[output], &planned[output]))
-                .collect();
-            let signal = differences.iter().map(|d| d.signal).sum::<f64>() / runs.len() as f64;
+        for output in 0..taps.len() {
+            let signal = runs.iter().map(|d| d[output].signal).sum::<f64>() / runs.len() as f64;
             if signal > 0.0 {
                 let share = |x: f64| if x.is_finite() { x / signal } else { 1.0 };
-                for (i, d) in differences.iter().enumerate() {
-                    errors.energy[i] += share(d.noise);
-                    errors.peak[i] += share(d.peak);
+                for (i, d) in runs.iter().enumerate() {
+                    errors.energy[i] += share(d[output].noise);
+                    errors.peak[i] += share(d[output].peak);
                 }
             }
         }
@@ -235,8 +275,8 @@ impl<'a> Simulator<'a> {
         let one = |group: &&[usize]| {
             let chosen = |slot: usize| roundings[slot].filter(|_| group.contains(&slot));
             let chosen: Vec<_> = (0..roundings.len()).map(chosen).collect();
-            let outputs =
-                self.samples[..n].iter().map(|s| self.run(s, &chosen)).collect::<Result<Vec<_>, _>>()?;
+            let run = |i: usize| self.run(&*self.samples.get(i)?, &chosen);
+            let outputs = (0..n).map(run).collect::<Result<Vec<_>, _>>()?;
             Ok(self.compare(&self.references[..n], &outputs).error / group.len() as f64)
         };
         let errors =
@@ -351,37 +391,6 @@ impl Difference {
     }
 }
 
-/// The slot of the observed value from which an output follows by a function that saturates.
-fn tap(g: &Graph, output: ValueId, observed: &[ValueId]) -> Option<usize> {
-    let (op, _) = g.producer(output)?;
-    let saturates = ["Softmax", "Sigmoid", "LogSoftmax"].iter().any(|t| g.op(op).is(t));
-    let before = g.operand(op, 0).filter(|_| saturates)?;
-    observed.iter().position(|v| *v == before)
-}
-
-/// Runs a sample with observed values rounded. Returns the outputs, and what is measured in their place.
-fn run_tapped(
-    session: &dyn Session,
-    sample: &Sample,
-    taps: &[Option<usize>],
-    roundings: &[Option<Rounding>],
-) -> Result<(Vec<Tensor>, Vec<Tensor>), ExecuteError> {
-    let mut seen: Vec<Option<Tensor>> = vec![None; taps.len()];
-    let outputs = session.run(sample, &mut |slot, dims, data| {
-        let rounded = roundings.get(slot).copied().flatten().map(|r| r.round(data));
-        for (tap, seen) in taps.iter().zip(&mut seen) {
-            if *tap == Some(slot) {
-                *seen = Some(Tensor::from_f32(dims, rounded.as_deref().unwrap_or(data)));
-            }
-        }
-        rounded
-    })?;
-    let measured =
-        seen.into_iter().zip(&outputs).map(|(seen, output)| seen.unwrap_or_else(|| output.clone()));
-    let measured = measured.collect();
-    Ok((outputs, measured))
-}
-
 /// How a value is quantized.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Rounding {
@@ -450,7 +459,7 @@ mod tests {
     use super::*;
     use crate::plan::{DynamicPlan, ValuePlan};
     use squint_ir::OpSpec;
-    use squint_ir::execute::Observer;
+    use squint_ir::execute::{ExecuteError, Observer};
 
     /// A network of one value, which is its output.
     struct Identity;
@@ -499,7 +508,8 @@ mod tests {
         let (m, y) = model("Relu");
         let config = Config::new("cpu-vnni");
         let observed = [y];
-        let s = Simulator::new(&m, &Identity, &observed, &Ramp, 4, &config).unwrap();
+        let float = FloatGraph::of(Box::new(Identity), &m, &observed);
+        let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
         let at = |scale: f32| s.deviation(&plan(y, scale)).unwrap();
         assert_eq!(s.deviation(&QuantPlan::default()).unwrap().error, 0.0);
         let (fine, coarse) = (at(0.0101), at(0.05));
@@ -514,7 +524,8 @@ mod tests {
         let (m, y) = model("Relu");
         let config = Config::new("cpu-vnni");
         let observed = [y];
-        let s = Simulator::new(&m, &Identity, &observed, &Ramp, 4, &config).unwrap();
+        let float = FloatGraph::of(Box::new(Identity), &m, &observed);
+        let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
         let mut dynamic = QuantPlan::default();
         let op = m.main().producer(y).unwrap().0;
         dynamic.dynamic.insert(op, DynamicPlan { reads: vec![y], weights: Vec::new() });
@@ -569,8 +580,8 @@ mod tests {
         (g.inputs, g.outputs) = (vec![x], vec![y]);
         let config = Config::new("cpu-vnni");
         let observed = [logits];
-        let s = Simulator::new(&m, &Identity, &observed, &Ramp, 4, &config).unwrap();
-        assert_eq!(s.taps, [Some(0)]);
+        let float = FloatGraph::of(Box::new(Identity), &m, &observed);
+        let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
         let errors = |scale: f32| s.errors_in(&Identity, &plan(logits, scale)).unwrap();
         assert!(errors(0.0101).gain_over(&errors(0.05)) > 10.0);
     }
@@ -581,7 +592,8 @@ mod tests {
         for (op_type, flips) in [("Softmax", true), ("Relu", false)] {
             let (m, y) = model(op_type);
             let observed = [y];
-            let s = Simulator::new(&m, &Identity, &observed, &Ramp, 4, &config).unwrap();
+            let float = FloatGraph::of(Box::new(Identity), &m, &observed);
+            let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
             // A grid so coarse that neighbours tie: the first wins where the second did.
             assert_eq!(s.deviation(&plan(y, 0.5)).unwrap().flips > 0.5, flips);
         }

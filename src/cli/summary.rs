@@ -29,8 +29,8 @@ pub(crate) struct Sizes {
     pub(crate) after: u64,
 }
 
-/// The pass that separates the rewriting of the float graph from quantization.
-const CALIBRATE: &str = squint::passes::calibrate::NAME;
+/// Stages that run the model, between the rewriting of the float graph and quantization.
+const RUNNING: [&str; 4] = squint::passes::pipeline::RUNNING;
 
 impl Summary<'_> {
     /// For people; a line for each subject.
@@ -110,18 +110,16 @@ impl Summary<'_> {
 
     /// Seconds by stage.
     fn stages(&self) -> Vec<(&'static str, f64)> {
-        let at =
-            self.report.timing.iter().position(|(n, _)| *n == CALIBRATE).unwrap_or(self.report.timing.len());
-        let sum = |part: &[(&str, f64)]| part.iter().map(|(_, s)| s).sum();
-        let (float, rest) = self.report.timing.split_at(at);
-        let (calibrate, quantize) = rest.split_at(rest.len().min(1));
-        vec![
-            ("load", self.loaded),
-            ("optimize", sum(float)),
-            (CALIBRATE, sum(calibrate)),
-            ("quantize", sum(quantize)),
-            ("save", self.saved),
-        ]
+        let timing = &self.report.timing;
+        let running = |name: &str| RUNNING.contains(&name);
+        let first = timing.iter().position(|(name, _)| running(name)).unwrap_or(timing.len());
+        let (float, rest) = timing.split_at(first);
+        let mut stages = vec![("load", self.loaded), ("optimize", float.iter().map(|(_, s)| s).sum())];
+        stages.extend(rest.iter().filter(|(name, _)| running(name)));
+        let other = rest.iter().filter(|(name, _)| !running(name));
+        stages.push(("quantize", other.map(|(_, s)| s).sum()));
+        stages.push(("save", self.saved));
+        stages
     }
 }
 

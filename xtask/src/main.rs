@@ -8,6 +8,7 @@ mod args;
 mod bench_calibration;
 mod bench_graph;
 mod bench_io;
+mod bench_quantize;
 mod build;
 mod executors;
 mod files;
@@ -40,6 +41,8 @@ const USAGE: &str = "usage: cargo xtask TASK
   bench-io [--squint BINARY] [--folder DIR]
         time reading, verifying and writing of models of 1 and 4 GB, and their memory (same default)
         --folder  where the models lie, 10 GB (default: target/oracle/bench-io)
+  bench-quantize [--zoo DIR] [--squint BINARY] [--only NAME]
+        what the default effort adds to the time of calibration, and peak memory, on every model of the zoo (same default)
   kernel-costs [--print]
         time the kernels of ONNX Runtime and write the cost table of this kind of processor
         --print   print the table instead
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         "bench-calibration" => bench_calibration::run(rest),
         "bench-graph" => bench_graph::run(rest),
         "bench-io" => bench_io::run(rest),
+        "bench-quantize" => bench_quantize::run(rest),
         "kernel-costs" => kernel_costs::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
