@@ -20,6 +20,7 @@
 //! A Clip commutes with a factor only for channels that stay below its bound: those that reach it on data
 //! keep the factor 1, and others are scaled no further than the bound.
 
+mod absorb;
 mod apply;
 mod classes;
 mod factors;
@@ -31,6 +32,7 @@ use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, Steering};
 use crate::simulate::{Simulator, affordable, spread};
 use crate::weights::rounded;
+pub(crate) use absorb::absorb;
 use classes::{Channels, Classes};
 use ranges::Ranges;
 use rayon::prelude::*;

@@ -338,6 +338,12 @@ fn learn(
             *model = scaled;
         }
         begun = outcome.tally;
+        if cx.config.effort > 1
+            && let Some(shifted) = equalize::absorb(model, cx, executor, samples)?
+        {
+            *model = shifted;
+            begun = None;
+        }
         timing.push((equalize::NAME, start.elapsed().as_secs_f64()));
     }
     hooks.progress.pass(calibrate::NAME);
@@ -348,7 +354,7 @@ fn learn(
     let (Some((session, samples)), Some((executor, _))) = (session, evidence.samples) else { return Ok(()) };
     hooks.progress.pass(refine::NAME);
     let start = Instant::now();
-    refine::refine(model, cx, executor, session.as_ref(), samples)?;
+    refine::refine(model, cx, executor, session.as_ref(), samples, hooks.progress)?;
     timing.push((refine::NAME, start.elapsed().as_secs_f64()));
     Ok(())
 }

@@ -11,16 +11,19 @@
 //!    an operator that planned scales hurt goes over to those where they are cheaper than float.
 //! 3. *Recurrences.* A model that feeds states back is tried over a sequence of steps ([`crate::feedback`]).
 
+mod each;
+
 use crate::calibrate::prepare;
-use crate::calibration::{Method, Range};
+use crate::calibration::Method;
 use crate::config::Scheme;
 use crate::feedback::{Sequence, states};
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
-use crate::simulate::{Deviation, Errors, Simulator, affordable};
+use crate::runner::Progress;
+use crate::simulate::{Deviation, Errors, Simulator, affordable, spread};
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples, Session};
-use squint_ir::{Model, ValueTable};
+use squint_ir::{Model, ValueId};
 
 /// Name of the stage.
 pub(crate) const NAME: &str = "refine";
@@ -52,6 +55,7 @@ pub(crate) fn refine(
     executor: &dyn Execute,
     session: &dyn Session,
     samples: &dyn Samples,
+    progress: &dyn Progress,
 ) -> Result<(), PassError> {
     if cx.config.effort == 0 {
         return Ok(());
@@ -86,24 +90,38 @@ pub(crate) fn refine(
             }
         }
         if cx.config.effort > 2 {
-            plan = ranges(cx, &draft, &mut steering, plan, best.1, &errors)?;
+            let alone = simulator.error_of_each(&plan, SINGLE_RUNS)?;
+            let mut order: Vec<(ValueId, f64)> = alone.iter().map(|(v, error)| (v, *error)).collect();
+            order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+            let order: Vec<ValueId> = order.into_iter().map(|(v, _)| v).collect();
+            let mut held_back = spread(samples.len(), n, 0.5);
+            held_back.retain(|i| !(0..n).any(|k| k * samples.len() / n == *i));
+            let others = match held_back.is_empty() {
+                true => None,
+                false => Some(Simulator::on(model, session, &observed, samples, &held_back, cx.config)?),
+            };
+            let others = others.as_ref().map(|s| |plan: &QuantPlan| s.errors_in(rounded.as_ref(), plan));
+            let bench = each::Bench {
+                draft: &draft,
+                errors: &errors,
+                others: others.as_ref().map(|f| f as &dyn Fn(&QuantPlan) -> Result<Errors, PassError>),
+                samples: n,
+                progress,
+            };
+            bench.refine(cx, &order, &mut steering, &mut plan, best.1)?;
         }
     }
-    if let Some(guide) = &cx.config.guide {
-        let g = model.main();
-        let known = guide.errors.iter().filter_map(|(name, error)| Some((g.value_named(name)?, *error)));
-        known.for_each(|(v, error)| {
-            steering.errors.insert(v, error);
-        });
-        steering.dynamic_errors = steering.errors.clone();
-        steering.price = guide.price;
+    let states = states(model);
+    if cx.config.guide.is_some() && states.is_empty() {
+        // What single values cost is known: every plan above was placed by it.
         cx.steering = steering;
         return Ok(());
     }
     let deviation = simulator.deviation(&plan)?;
-    let states = states(model);
     let wanted = if !states.is_empty() { cx.config.min_sqnr.max(FEEDBACK_SQNR) } else { cx.config.min_sqnr };
-    let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips: MAX_FLIPS };
+    // Who wants no bound on the error wants none on classes either.
+    let flips = if cx.config.min_sqnr == f64::NEG_INFINITY { 1.0 } else { MAX_FLIPS };
+    let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips };
     if bound.holds(deviation) {
         cx.steering = steering;
         return Ok(());
@@ -137,52 +155,12 @@ pub(crate) fn refine(
                 "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {MORE_SAMPLES} \
                  samples (bound: {wanted:.1} dB, {:.1} %): the worst operators {instead}",
                 deviation.flips * 100.0,
-                MAX_FLIPS * 100.0
+                flips * 100.0
             ),
         );
     }
     cx.steering = steering;
     Ok(())
-}
-
-/// Factors on single ranges that are tried.
-const FACTORS: [f32; 3] = [0.85, 0.7, 1.15];
-
-/// A range is changed if the error is smaller by so many decibels.
-const SLIGHTLY: f64 = 0.01;
-
-/// Refines ranges one by one, by what they do to the outputs: the whole network is run for each.
-fn ranges(
-    cx: &PassCx<'_>,
-    draft: &Draft<'_>,
-    steering: &mut Steering,
-    mut plan: QuantPlan,
-    mut least: Errors,
-    errors: &dyn Fn(&QuantPlan) -> Result<Errors, PassError>,
-) -> Result<QuantPlan, PassError> {
-    for v in &cx.observed {
-        if !plan.values.contains(*v) {
-            continue;
-        }
-        for factor in FACTORS {
-            let Some((method, ranges)) = &steering.ranges else { return Ok(plan) };
-            let Some(range) = ranges.get(*v).copied() else { continue };
-            let mut changed = ValueTable::clone(ranges);
-            changed.insert(*v, Range { lo: range.lo * factor, hi: range.hi * factor, ..range });
-            let tried = Steering { ranges: Some((*method, changed.into())), ..steering.clone() };
-            let other = draft.plan(cx, &tried, false);
-            // Ranges that another one rules change nothing.
-            if other.values.iter().eq(plan.values.iter()) {
-                continue;
-            }
-            let now = errors(&other)?;
-            if now.gain_over(&least) > SLIGHTLY {
-                (*steering, plan, least) = (tried, other, now);
-                break;
-            }
-        }
-    }
-    Ok(plan)
 }
 
 /// The bound on single steps of models that feed states back, where errors add up from step to step, also those too
