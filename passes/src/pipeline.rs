@@ -71,6 +71,8 @@ const LOWER: &[&dyn Pass] = &[
     &inline_functions::InlineFunctions,
     // Integer operators become float operators between quantizers, with the same arithmetic.
     &raise_qoperator::RaiseQoperator,
+    // Recurrent ones that quantize in every run have no such form: all but the rounding of their states is kept.
+    &dequantize_recurrent::DequantizeRecurrent,
     // Weights and biases become the numbers that their codes stand for; the quantizers of data stay.
     &dequantize_constants::DequantizeConstants,
     // Some tools write a DequantizeLinear for each reader of a value.

@@ -4,8 +4,6 @@
 //! Keys are the flags of the command line. What is the default is left out, except for the target, whose default
 //! depends on the machine.
 
-use crate::calibration::Method;
-use crate::calibration::weights::WeightMethod;
 use crate::config::Config;
 use crate::overrides::{Override, Pattern, Wish};
 use std::fmt::Write as _;
@@ -24,7 +22,7 @@ pub(crate) fn recipe<'a>(config: &Config, decided: impl Iterator<Item = (&'a str
         line("method", quoted(&config.method.to_string()));
     }
     if config.weight_method != default.weight_method {
-        line("weight-method", quoted(&weight_method(config.weight_method)));
+        line("weight-method", quoted(&config.weight_method.to_string()));
     }
     if config.effort != default.effort {
         line("effort", config.effort.to_string());
@@ -70,16 +68,6 @@ pub(crate) fn recipe<'a>(config: &Config, decided: impl Iterator<Item = (&'a str
     out
 }
 
-/// A method for weights as the command line spells it.
-fn weight_method(method: WeightMethod) -> String {
-    match method {
-        WeightMethod::MinMax => Method::MinMax,
-        WeightMethod::Percentile(p) => Method::Percentile(p),
-        WeightMethod::Mse => Method::Mse,
-    }
-    .to_string()
-}
-
 /// A TOML float, which has a point, an exponent or a word.
 fn float(x: f64) -> String {
     let text = x.to_string();
@@ -105,6 +93,8 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibration::Method;
+    use crate::calibration::weights::WeightMethod;
 
     #[test]
     fn only_what_differs_is_said() {

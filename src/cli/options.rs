@@ -313,16 +313,6 @@ fn weight_method(text: &str) -> Result<WeightMethod, String> {
     }
 }
 
-/// The name of a method, as [`weight_method`] reads it.
-pub(crate) fn weight_method_name(method: WeightMethod) -> String {
-    match method {
-        WeightMethod::MinMax => Method::MinMax,
-        WeightMethod::Percentile(p) => Method::Percentile(p),
-        WeightMethod::Mse => Method::Mse,
-    }
-    .to_string()
-}
-
 /// The preset of a name.
 fn preset(name: &str) -> Result<Preset, String> {
     let known = || PRESETS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");

@@ -6,7 +6,7 @@
 //! the numbers of choices and a second round, not their product; a population (genetic search, particle swarms) would
 //! take as many evaluations for its first generation alone ([measured](../../../docs/measuring.md)).
 
-use super::ladder::{effort_name, spent};
+use super::ladder::spent;
 use super::trials::{Made, Trials};
 use crate::Error;
 use squint_passes::calibration::Method;
@@ -15,20 +15,19 @@ use squint_passes::config::{Config, Scheme};
 
 /// Descends within the budget. Returns the point that it ends at.
 pub(super) fn descend(trials: &mut Trials<'_>, base: &Config) -> Result<Made, Error> {
-    let first = effort_name(base.effort).to_owned();
     let mut seen = vec![base.clone()];
-    let mut best = trials.try_one(&first, base)?.ok_or_else(spent)?;
+    let mut best = trials.try_one(&name(base), base)?.ok_or_else(spent)?;
     // The coordinate that was changed last: when all others have changed nothing since, no round is left.
     let mut since = 0;
     for coordinate in COORDINATES.iter().cycle() {
         since += 1;
         let from = best.config.clone();
-        for (what, config) in coordinate(&from) {
+        for config in coordinate(&from) {
             if seen.contains(&config) {
                 continue;
             }
             seen.push(config.clone());
-            let Some(made) = trials.try_one(&what, &config)? else { return Ok(best) };
+            let Some(made) = trials.try_one(&name(&config), &config)? else { return Ok(best) };
             if is_better(trials, &made, &best) {
                 (best, since) = (made, 0);
             }
@@ -49,18 +48,17 @@ fn is_better(trials: &Trials<'_>, a: &Made, b: &Made) -> bool {
     order(a) > order(b)
 }
 
-/// All neighbours along one coordinate, each with a name.
-type Coordinate = fn(&Config) -> Vec<(String, Config)>;
+/// All neighbours along one coordinate.
+type Coordinate = fn(&Config) -> Vec<Config>;
 
 /// What changes most comes first.
 const COORDINATES: [Coordinate; 4] = [efforts, methods, weight_methods, schemes];
 
-fn efforts(from: &Config) -> Vec<(String, Config)> {
-    let all = (0..=2).filter(|e| *e != from.effort);
-    all.map(|effort| (effort_name(effort).to_owned(), Config { effort, ..from.clone() })).collect()
+fn efforts(from: &Config) -> Vec<Config> {
+    (0..=2).map(|effort| Config { effort, ..from.clone() }).collect()
 }
 
-fn methods(from: &Config) -> Vec<(String, Config)> {
+fn methods(from: &Config) -> Vec<Config> {
     let all = [
         Method::Auto,
         Method::MinMax,
@@ -69,25 +67,22 @@ fn methods(from: &Config) -> Vec<(String, Config)> {
         Method::Percentile(99.99),
         Method::Percentile(99.9),
     ];
-    let others = all.into_iter().filter(|m| *m != from.method);
-    others.map(|method| (format!("ranges by {method}"), Config { method, ..from.clone() })).collect()
+    all.map(|method| Config { method, ..from.clone() }).into()
 }
 
-fn weight_methods(from: &Config) -> Vec<(String, Config)> {
-    let all = [
-        ("minmax", WeightMethod::MinMax),
-        ("mse", WeightMethod::Mse),
-        ("percentile:99.9", WeightMethod::Percentile(99.9)),
-    ];
-    let others = all.into_iter().filter(|(_, m)| *m != from.weight_method);
-    let named =
-        others.map(|(name, m)| (format!("weights by {name}"), Config { weight_method: m, ..from.clone() }));
-    named.collect()
+fn weight_methods(from: &Config) -> Vec<Config> {
+    let all = [WeightMethod::MinMax, WeightMethod::Mse, WeightMethod::Percentile(99.9)];
+    all.map(|weight_method| Config { weight_method, ..from.clone() }).into()
 }
 
-fn schemes(from: &Config) -> Vec<(String, Config)> {
-    let all = [Scheme::Auto, Scheme::Static, Scheme::Dynamic].into_iter().filter(|s| *s != from.scheme);
-    all.map(|scheme| (format!("scheme {scheme}"), Config { scheme, ..from.clone() })).collect()
+fn schemes(from: &Config) -> Vec<Config> {
+    [Scheme::Auto, Scheme::Static, Scheme::Dynamic].map(|scheme| Config { scheme, ..from.clone() }).into()
+}
+
+/// A point by all its coordinates.
+fn name(config: &Config) -> String {
+    let Config { effort, method, weight_method, scheme, .. } = config;
+    format!("effort {effort}, ranges {method}, weights {weight_method}, {scheme}")
 }
 
 #[cfg(test)]
@@ -97,16 +92,17 @@ mod tests {
     #[test]
     fn neighbours_differ_in_one_thing() {
         let base = Config::new("cpu-vnni");
-        let all: Vec<_> = COORDINATES.iter().flat_map(|c| c(&base)).collect();
+        let all: Vec<_> = COORDINATES.iter().flat_map(|c| c(&base)).filter(|c| *c != base).collect();
         assert_eq!(all.len(), 2 + 5 + 2 + 2);
-        for (what, config) in all {
+        assert_eq!(name(&base), "effort 1, ranges auto, weights minmax, auto");
+        for config in all {
             let differs = [
                 config.effort != base.effort,
                 config.method != base.method,
                 config.weight_method != base.weight_method,
                 config.scheme != base.scheme,
             ];
-            assert_eq!(differs.into_iter().filter(|d| *d).count(), 1, "{what}");
+            assert_eq!(differs.into_iter().filter(|d| *d).count(), 1, "{}", name(&config));
         }
     }
 }

@@ -7,7 +7,7 @@
 //! never slower than that.
 
 use super::Subset;
-use super::trials::{Made, Subject, Trials};
+use super::trials::{Made, Subject, Trials, speedup};
 use crate::stats::{CalibrateOptions, DataRecord, Recording, calibrate};
 use crate::{Error, Evidence, Hooks};
 use squint_ir::Model;
@@ -101,8 +101,7 @@ impl<'a> Forecast<'a> {
         let config = Config { effort: 0, ..config.clone() };
         let evidence = Evidence::recording(&self.recording);
         let (report, plan) = crate::plan(&mut model, evidence, &config, &Hooks::default())?;
-        let speedup = report.costs.float as f64 / report.costs.integer.max(1) as f64;
-        Ok((placement(&plan), speedup))
+        Ok((placement(&plan), speedup(&report)))
     }
 }
 

@@ -52,6 +52,14 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// What the target's cost model says of a model: 1 where it says nothing.
+pub(super) fn speedup(report: &Report) -> f64 {
+    match (report.costs.float, report.costs.integer) {
+        (0, _) | (_, 0) => 1.0,
+        (float, integer) => float as f64 / integer as f64,
+    }
+}
+
 /// All that is tried, within a budget.
 pub(super) struct Trials<'a> {
     pub(super) subject: Subject<'a>,
@@ -91,7 +99,7 @@ impl<'a> Trials<'a> {
         let mut model = float.clone();
         let report = crate::quantize_with(&mut model, self.subject.evidence(), config, hooks)?;
         let hash = Fingerprint::of(&model).map_err(|c| PassError::Model(c.to_string()))?.hash;
-        let speedup = report.costs.float as f64 / report.costs.integer.max(1) as f64;
+        let speedup = speedup(&report);
         let known = self.judged.get(&hash).copied();
         let drop = match known {
             Some(drop) => drop,
