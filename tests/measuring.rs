@@ -177,6 +177,17 @@ fn a_recipe_makes_the_same_file_again() {
 }
 
 #[test]
+fn ranges_that_are_asked_for_are_in_units_of_the_float_model() {
+    let (model, data) = digits(16);
+    let config =
+        Config { overrides: vec!["tensor=stem_relu_out: range=0..3.2".parse().unwrap()], ..config(1) };
+    let mut quantized = model.clone();
+    squint::quantize(&mut quantized, &data, &config).unwrap();
+    let scaled = quantized.metadata_value("squint.equalized").expect("other channels are scaled");
+    assert!(!scaled.lines().any(|v| v == "stem_relu_out") && scaled.lines().count() > 4, "{scaled}");
+}
+
+#[test]
 fn a_search_tries_methods_within_its_budget() {
     let (model, data) = digits(16);
     let tuned = |max_drop, budget| {

@@ -28,6 +28,7 @@ mod ranges;
 
 use crate::calibrate::{Tally, prepare, threads};
 use crate::infer_types::infer_concrete;
+use crate::overrides::of_tensor;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, Steering};
 use crate::simulate::{Simulator, affordable, spread};
@@ -80,7 +81,10 @@ pub(crate) fn equalize(
     }
     let dims = dims(model, samples)?;
     let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-    let classes = Classes::new(model, &order, &dims);
+    let mut classes = Classes::new(model, &order, &dims);
+    // Ranges that are asked for are in the units of the float model.
+    let asked_for = |v: &&ValueId| of_tensor(&cx.config.overrides, model.main(), **v).range.is_some();
+    cx.observed.iter().filter(asked_for).for_each(|v| classes.pin(*v));
     let wanted = |v: &ValueId| {
         classes.of(*v).filter(|c| c.ids.iter().any(|id| !classes.pinned(classes.class(*id)))).cloned()
     };

@@ -17,6 +17,7 @@
 use super::classes::Coordinates;
 use super::{CLEARLY, HELD_BACK, LOOKED_AT, SCALED};
 use crate::calibrate::{Run, Tally, prepare, threads};
+use crate::overrides::of_tensor;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, Steering};
 use crate::runner::Silent;
@@ -62,7 +63,10 @@ pub(crate) fn absorb(
     executor: &dyn Execute,
     samples: &dyn Samples,
 ) -> Result<Option<Model>, PassError> {
-    let sites = sites(model.main());
+    let mut sites = sites(model.main());
+    // Ranges that are asked for are in the units of the float model.
+    let asked_for = |v: ValueId| of_tensor(&cx.config.overrides, model.main(), v).range.is_some();
+    sites.retain(|s| !asked_for(s.result) && !asked_for(s.value));
     if samples.is_empty() || sites.is_empty() {
         return Ok(None);
     }
