@@ -59,6 +59,8 @@ pub struct Config {
     pub min_sqnr: f64,
     /// Worker threads for calibration; `None` for one per core.
     pub threads: Option<usize>,
+    /// How many samples the data was cut down to, evenly spread, for the record; `None` if all of it is used.
+    pub samples: Option<usize>,
     /// How calibration data was prepared, for the record: one line, which changes nothing but the model's
     /// metadata. Empty for no record.
     pub data_description: String,
@@ -91,6 +93,7 @@ impl Config {
             equalize: true,
             min_sqnr: 15.0,
             threads: None,
+            samples: None,
             data_description: String::new(),
         }
     }

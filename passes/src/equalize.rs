@@ -20,6 +20,7 @@
 //! A Clip commutes with a factor only for channels that stay below its bound: those that reach it on data
 //! keep the factor 1, and others are scaled no further than the bound.
 
+mod absorb;
 mod apply;
 mod classes;
 mod factors;
@@ -28,10 +29,12 @@ mod ranges;
 use crate::calibrate::{Tally, prepare, threads};
 use crate::float_graph::FloatGraph;
 use crate::infer_types::dims_of_first;
+use crate::overrides::of_tensor;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, Steering};
 use crate::simulate::{Simulator, affordable, spread};
 use crate::weights::rounded;
+pub(crate) use absorb::absorb;
 use classes::{Channels, Classes};
 use ranges::Ranges;
 use rayon::prelude::*;
@@ -78,7 +81,10 @@ pub(crate) fn equalize<'e>(
     }
     let dims = dims_of_first(model, samples)?;
     let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-    let classes = Classes::new(model, &order, &dims);
+    let mut classes = Classes::new(model, &order, &dims);
+    // Ranges that are asked for are in the units of the float model.
+    let asked_for = |v: &&ValueId| of_tensor(&cx.config.overrides, model.main(), **v).range.is_some();
+    cx.observed.iter().filter(asked_for).for_each(|v| classes.pin(*v));
     let wanted = |v: &ValueId| {
         classes.of(*v).filter(|c| c.ids.iter().any(|id| !classes.pinned(classes.class(*id)))).cloned()
     };

@@ -47,8 +47,13 @@ impl Pass for Finish {
         model.set_metadata("squint.recipe", &recipe);
         let g = model.main();
         let guided = c.guide.iter().flat_map(|guide| guide.errors.iter().map(|(name, _)| name.as_str()));
-        let in_float = guided.filter(|name| g.value_named(name).is_none_or(|v| !cx.plan.values.contains(v)));
-        let config = crate::recipe::recipe(c, in_float);
+        let decided = guided.filter_map(|name| {
+            let v = g.value_named(name);
+            let planned = v.is_some_and(|v| cx.plan.values.contains(v));
+            let dynamic = v.is_some_and(|v| cx.plan.dynamic.iter().any(|(_, d)| d.reads.contains(&v)));
+            (!planned).then_some((name, dynamic))
+        });
+        let config = crate::recipe::recipe(c, decided);
         model.set_metadata("squint.config", &config);
         if !c.data_description.is_empty() {
             model.set_metadata("squint.preprocessing", &c.data_description);

@@ -12,6 +12,7 @@ pub mod compare;
 mod compute_in_float32;
 pub mod config;
 mod dequantize_constants;
+mod dequantize_recurrent;
 mod eliminate_dead_code;
 mod emit_dynamic;
 mod emit_qdq;

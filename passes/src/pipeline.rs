@@ -78,6 +78,8 @@ const LOWER: &[&dyn Pass] = &[
     &inline_functions::InlineFunctions,
     // Integer operators become float operators between quantizers, with the same arithmetic.
     &raise_qoperator::RaiseQoperator,
+    // Recurrent ones that quantize in every run have no such form: all but the rounding of their states is kept.
+    &dequantize_recurrent::DequantizeRecurrent,
     // Weights and biases become the numbers that their codes stand for; the quantizers of data stay.
     &dequantize_constants::DequantizeConstants,
     // Some tools write a DequantizeLinear for each reader of a value.
@@ -355,6 +357,12 @@ fn learn<'e>(
             *model = scaled;
         }
         begun = outcome.begun;
+        if cx.config.effort > 1
+            && let Some(shifted) = equalize::absorb(model, cx, executor, samples)?
+        {
+            *model = shifted;
+            begun = None;
+        }
         timing.push((equalize::NAME, start.elapsed().as_secs_f64()));
     }
     hooks.progress.pass(calibrate::NAME);
@@ -364,7 +372,7 @@ fn learn<'e>(
     let (Some(session), Some((executor, samples))) = (session, evidence.samples) else { return Ok(None) };
     hooks.progress.pass(refine::NAME);
     let start = Instant::now();
-    refine::refine(model, cx, executor, &session, samples)?;
+    refine::refine(model, cx, executor, &session, samples, hooks.progress)?;
     timing.push((refine::NAME, start.elapsed().as_secs_f64()));
     Ok(Some(session))
 }

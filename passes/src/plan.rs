@@ -183,39 +183,47 @@ pub(crate) struct Draft<'m> {
     target: &'static dyn Target,
     sites: Vec<(OpId, Site<'m>)>,
     units: Vec<units::Unit>,
+    /// What quantizing values costs in accuracy, in nanoseconds, where that is known beforehand.
+    guide: ValueTable<f64>,
 }
 
 impl<'m> Draft<'m> {
     pub(crate) fn new(model: &'m Model, cx: &PassCx<'_>) -> Result<Draft<'m>, PassError> {
         let target = resolve_target(&cx.config.target)?;
-        let types = [target.activations().dtype, target.weights().dtype];
-        if let Some(o) =
-            cx.config.overrides.iter().find(|o| o.wish.dtype.is_some_and(|d| !types.contains(&d)))
-        {
-            return Err(PassError::Config(format!(
-                "override `{o}`: target {} takes {} activations and {} weights",
-                target.name(),
-                types[0],
-                types[1]
-            )));
-        }
+        types_asked_for(model.main(), target, &cx.config.overrides)?;
         let sites = sites(model, cx)?;
         let mut units = units::units(model.main(), target, &sites);
         units::fix(model, cx, target, &sites, &mut units);
-        Ok(Draft { model, target, sites, units })
+        let mut guide = ValueTable::new();
+        if let Some(known) = &cx.config.guide {
+            for (name, error) in &known.errors {
+                if let Some(v) = model.main().value_named(name) {
+                    guide.insert(v, error * known.price);
+                }
+            }
+        }
+        Ok(Draft { model, target, sites, units, guide })
     }
 
     /// A plan, without its report. Scales of weights, which take longest, only on request.
     pub(crate) fn plan(&self, cx: &PassCx<'_>, steering: &Steering, weights: bool) -> QuantPlan {
         let (overrides, g) = (&cx.config.overrides, self.model.main());
-        let price = |errors: &ValueTable<f64>, v| match overrides::of_tensor(overrides, g, v).float {
-            Some(true) => MAX_PRICE as u64,
-            Some(false) => 0,
-            None => errors.get(v).map_or(0, |e| (e * steering.price).min(MAX_PRICE) as u64),
+        let price = |errors: &ValueTable<f64>, v| {
+            let learnt = errors.get(v).map_or(0.0, |e| e * steering.price);
+            (learnt + self.guide.get(v).copied().unwrap_or(0.0)).min(MAX_PRICE) as u64
         };
+        let wish = |v| overrides::of_tensor(overrides, g, v);
         let prices = place::Prices {
-            planned: &|v| price(&steering.errors, v),
-            dynamic: &|v| price(&steering.dynamic_errors, v),
+            planned: &|v| match (wish(v).float, wish(v).dynamic) {
+                (Some(true), _) | (None, Some(true)) => MAX_PRICE as u64,
+                (Some(false), _) => 0,
+                (None, _) => price(&steering.errors, v),
+            },
+            dynamic: &|v| match (wish(v).float, wish(v).dynamic) {
+                (Some(true), _) | (None, Some(false)) => MAX_PRICE as u64,
+                (Some(false), _) | (None, Some(true)) => 0,
+                (None, None) => price(&steering.dynamic_errors, v),
+            },
         };
         let placed = place::place(self.model.main(), self.target, &self.sites, &self.units, &prices);
         let (method, ranges) = match &steering.ranges {
@@ -251,6 +259,11 @@ impl<'m> Draft<'m> {
         predict::predict(self.model.main(), self.target, &self.sites, plan)
     }
 
+    /// Multiply–accumulates of a run.
+    pub(crate) fn macs(&self) -> u64 {
+        self.sites.iter().map(|(_, site)| site.macs()).fold(0, u64::saturating_add)
+    }
+
     /// The values that operators could quantize in every run, in order of execution.
     pub(crate) fn dynamic_reads(&self) -> Vec<ValueId> {
         let mut seen = ValueTable::new();
@@ -270,6 +283,31 @@ impl<'m> Draft<'m> {
         }
         Arc::new(ranges)
     }
+}
+
+/// Refuses element types that the target has no integer kernel for.
+fn types_asked_for(
+    g: &Graph,
+    target: &dyn Target,
+    overrides: &[overrides::Override],
+) -> Result<(), PassError> {
+    let (activations, weights) = (target.activations().dtype, target.weights().dtype);
+    for o in overrides {
+        let Some(dtype) = o.wish.dtype else { continue };
+        // Of a node both may be meant, of a tensor only what it is.
+        let of_activation = |v: &ValueId| g.konst(*v).is_none() && o.pattern.fits_tensor(g.value(*v).name());
+        let meant = o.pattern.is_about_tensors() && g.values().any(|v| of_activation(&v));
+        if dtype == activations || dtype == weights && !meant {
+            continue;
+        }
+        let wide = matches!(dtype, DType::Int16 | DType::Uint16);
+        let why = if wide { format!(": {}", target.without_16_bits()) } else { String::new() };
+        return Err(PassError::Config(format!(
+            "override `{o}`: target {} takes {activations} activations and {weights} weights{why}",
+            target.name(),
+        )));
+    }
+    Ok(())
 }
 
 /// An hour: no gain in speed is worth more.

@@ -69,8 +69,12 @@ pub(crate) struct CompileFlags {
     /// one by one, too. What hurts on samples held back is undone.
     #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=3))]
     effort: u8,
+    /// Leave the channels of weights as they are, also where scaling some of them up and their readers down by as much
+    /// would make the result more accurate: values then keep the units of the float model.
+    #[arg(long)]
+    no_equalize: bool,
     /// Signal to noise of the outputs, in dB, below which the operators that cost most accuracy stay in float.
-    #[arg(long, value_name = "DB", default_value_t = 15.0)]
+    #[arg(long, value_name = "DB", default_value_t = 15.0, allow_negative_numbers = true)]
     min_sqnr: f64,
     /// Keep the node of this name in float; `*` stands for any characters. May be given again.
     #[arg(long, visible_alias = "float", value_name = "NAME")]
@@ -78,7 +82,7 @@ pub(crate) struct CompileFlags {
     /// Wishes for single nodes and tensors, as `conv1: method=mse, symmetric` or `tensor=/head/*: range=-1..3`. The
     /// pattern is a glob for names of nodes and tensors, or after node=, tensor= or type= for one kind of them; after
     /// node~, tensor~ or type~ it is a regular expression. Wishes are float, int8, uint8, range=LO..HI, method=M,
-    /// symmetric and per-channel. May be given again; the last word counts.
+    /// symmetric, per-channel and dynamic. May be given again; the last word counts.
     #[arg(long = "override", value_name = "PATTERN: WISHES")]
     overrides: Vec<Override>,
     /// Take ranges of activations from a file of another tool: AIMET encodings, PPQ's JSON, or names of tensors with
@@ -164,6 +168,7 @@ impl CompileFlags {
         }
         config.constraints = Constraints { power_of_two: self.power_of_two, min_range: self.min_range };
         config.effort = self.effort;
+        config.equalize = !self.no_equalize;
         if self.min_sqnr.is_nan() {
             return Err(Failure::new("`--min-sqnr NaN` is no bound".to_owned()));
         }
@@ -219,6 +224,17 @@ impl CompileFlags {
 }
 
 impl DataFlags {
+    /// Takes one sample less where an odd number is asked for, so that halves are what half the number would give.
+    pub(crate) fn halve_evenly(&mut self) {
+        let even = self.samples.and_then(|n| NonZeroUsize::new(n.get() & !1));
+        self.samples = even.or(self.samples);
+    }
+
+    /// How many samples the data is cut down to, if it is.
+    pub(crate) fn samples(&self) -> Option<usize> {
+        self.samples.map(NonZeroUsize::get)
+    }
+
     /// Opens the data; without any, says how to give some.
     ///
     /// # Errors
@@ -256,8 +272,8 @@ impl DataFlags {
             Some(preset) => own.over(preset.preprocessing()),
             None => own,
         };
-        let samples = self.samples.map(NonZeroUsize::get);
-        let data = Dataset::open(model, &DataOptions { paths: self.data.clone(), samples, preprocessing })?;
+        let (paths, samples) = (self.data.clone(), self.samples());
+        let data = Dataset::open(model, &DataOptions { paths, samples, preprocessing })?;
         talk.notes(data.notes());
         talk.detail(format_args!(
             "data: {} of {} samples; {}",
@@ -295,16 +311,6 @@ fn weight_method(text: &str) -> Result<WeightMethod, String> {
         Ok(Method::Percentile(p)) => Ok(WeightMethod::Percentile(p)),
         _ => Err(format!("`{text}` is none of minmax, percentile[:P], mse")),
     }
-}
-
-/// The name of a method, as [`weight_method`] reads it.
-pub(crate) fn weight_method_name(method: WeightMethod) -> String {
-    match method {
-        WeightMethod::MinMax => Method::MinMax,
-        WeightMethod::Percentile(p) => Method::Percentile(p),
-        WeightMethod::Mse => Method::Mse,
-    }
-    .to_string()
 }
 
 /// The preset of a name.

@@ -37,6 +37,9 @@ pub trait Target: Sync {
     /// How weights are quantized, one scale for each output channel.
     fn weights(&self) -> Format;
 
+    /// Why activations of 16 bits are no way between those of 8 and float, in the user's language.
+    fn without_16_bits(&self) -> &'static str;
+
     /// Smallest version of the default operator set in which the emitted graph can be written.
     fn min_opset(&self) -> i64;
 

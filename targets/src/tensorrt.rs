@@ -33,6 +33,10 @@ impl Target for TensorRt {
         "TensorRT 8.6 to 11, explicit quantization: symmetric int8, Q/DQ at the inputs of weighted operators"
     }
 
+    fn without_16_bits(&self) -> &'static str {
+        "TensorRT's Q/DQ layers have no integers of 16 bits; what is `float` runs in FP16 where the builder may use it"
+    }
+
     fn activations(&self) -> Format {
         Format { dtype: DType::Int8, grid: Grid::I8_SYMMETRIC }
     }

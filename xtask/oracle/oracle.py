@@ -18,6 +18,7 @@ import onnx.parser
 
 import dynamic
 import processor
+from alone import NAME as ALONE, check_alone
 from cases import CASES, QUICK_START, Case
 from compiler import Squint
 from formats import check_both, check_corners, check_forms
@@ -89,6 +90,10 @@ def run_case(case: Case, subject: Subject, squint: Squint, folder: Path, report:
     check_outputs(case, subject, quantized, report)
     if case.interpreter_db is not None:
         check_interpreter(case, subject, squint, quantized, folder, report)
+    if case.alone:
+        with report.step(f"{case.name}/{ALONE}"):
+            [sample] = npz_feeds(subject.data, 1)
+            check_alone(f"{case.name}/{ALONE}", squint, quantized, sample, folder / ALONE, report)
     if case.formats:
         with report.step(f"{case.name}/formats"):
             samples = list(npz_feeds(subject.data, FORMAT_SAMPLES))
