@@ -50,7 +50,9 @@ impl Pass for FreezeQuantizers {
             }
             if !is_quantizer(g, op, "DequantizeLinear") {
                 if makes_nothing_negative(g, op, &positive) {
-                    g.results(op).into_iter().flatten().for_each(|v| drop(positive.insert(v, ())));
+                    for v in g.results(op).into_iter().flatten() {
+                        positive.insert(v, ());
+                    }
                 }
                 continue;
             }

@@ -129,12 +129,6 @@ impl FrozenWeight {
         move |i| self.scales[i / inner.max(1) % n]
     }
 
-    /// What the integers stand for.
-    pub(crate) fn numbers(&self, dims: &[usize]) -> Vec<f32> {
-        let scale = self.scale_of(dims);
-        self.levels.iter().enumerate().map(|(i, k)| f32::from(*k) * scale(i)).collect()
-    }
-
     /// The same integers with scales multiplied by the factors of an axis; where a factor is negative, with the
     /// opposite sign. `None` if such scales are not along one axis, or a level or scale is lost.
     pub(crate) fn scaled(&self, dims: &[usize], axis: usize, factors: &[f64]) -> Option<FrozenWeight> {
@@ -420,7 +414,6 @@ mod tests {
         let w = weight(None, &[0.5]).scaled(&[2, 3], 1, &[2.0, -4.0, 0.0]).unwrap();
         assert_eq!(&*w.scales, [1.0, 2.0, 1.0]);
         assert_eq!(&*w.levels, [1, -2, 0, 4, -5, 0]);
-        assert_eq!(w.numbers(&[2, 3]), [1.0, -4.0, 0.0, 4.0, -10.0, 0.0]);
         let along_rows = weight(Some(0), &[0.5, 0.25]);
         assert!(along_rows.scaled(&[2, 3], 1, &[1.0, 2.0, 3.0]).is_none());
         assert_eq!(&*along_rows.scaled(&[2, 3], 1, &[2.0]).unwrap().scales, [1.0, 0.5]);

@@ -66,6 +66,11 @@ impl Quantizer {
         let rank = cx.rank(model, self.x).or_else(|| konst.as_ref().map(|t| t.rank()));
         let axis = axis(&self.scale, rank)?;
         let n = self.scale.len();
+        if let (Some(t), Some(a)) = (&konst, axis)
+            && t.dims().get(a) != Some(&n)
+        {
+            return Err(Unsaid::LeftOut("its scales do not fit what it quantizes".into()));
+        }
         let dims: &[usize] = if axis.is_some() { &[n] } else { &[] };
         let scales = self.scale.to_f32s();
         let name = model.main().value(y).name().to_owned();
@@ -86,7 +91,8 @@ impl Quantizer {
         let quantized = match konst {
             Some(t) => {
                 let inner: usize = axis.map_or(t.len().max(1), |a| t.dims()[a + 1..].iter().product());
-                let codes = t.f32s().iter().enumerate().map(|(i, x)| {
+                let data = t.f32s();
+                let codes = data.iter().enumerate().map(|(i, x)| {
                     let s = scales[if axis.is_some() { i / inner.max(1) % n } else { 0 }];
                     let k = self.rounded(*x, s) + zero_point as f64;
                     k.clamp(lowest as f64, highest as f64) as i64 as u8
