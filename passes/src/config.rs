@@ -57,6 +57,9 @@ pub struct Config {
     pub equalize: bool,
     /// With effort: signal to noise at the outputs, in dB, below which the worst operators go back to float.
     pub min_sqnr: f64,
+    /// Of a model that is quantized already: whether what was quantized stays so wherever the target can, rather than where
+    /// that pays.
+    pub faithful: bool,
     /// Worker threads for calibration; `None` for one per core.
     pub threads: Option<usize>,
     /// How calibration data was prepared, for the record: one line, which changes nothing but the model's
@@ -90,6 +93,7 @@ impl Config {
             effort: 1,
             equalize: true,
             min_sqnr: 15.0,
+            faithful: true,
             threads: None,
             data_description: String::new(),
         }

@@ -91,6 +91,9 @@ impl Emitter<'_> {
         {
             return self.behind(v, quantizer.op, p);
         }
+        if p.saturates && p.made_by_integer {
+            self.drop_clamps(v);
+        }
         let name = self.g.value(v).name().to_owned();
         let ty = self.g.ty(v).cloned();
         let anchor = self.g.producer(v).map(|(op, _)| op);
@@ -120,6 +123,20 @@ impl Emitter<'_> {
         }
         self.g.add_op(d.operands([codes, scale, zero]).results([out]));
         out
+    }
+
+    /// Removes the clamps before a quantizer that does what they do. (The runtime finds that out itself only where the
+    /// codes of the whole element type lie within the limits.)
+    fn drop_clamps(&mut self, v: ValueId) {
+        while let Some((clamp, 0)) = self.g.producer(v)
+            && matches!(self.plan.ops.get(clamp), Some(OpPlan::Absorbed(_)))
+            && let Some(x) = self.g.operand(clamp, 0)
+            && let Some((maker, slot)) = self.g.producer(x)
+        {
+            self.g.remove_op(clamp);
+            self.g.set_result(maker, slot, Some(v));
+            self.g.remove_value(x);
+        }
     }
 
     /// Keeps quantized data to the codes that its grid has, if that is fewer than those of its type.

@@ -24,6 +24,7 @@ pub(crate) use units::{NOT_COVERED, units};
 
 use crate::calibration::saturation::weight_levels;
 use crate::calibration::{Method, Range, RangeNote, solve};
+use crate::frozen::Frozen;
 use crate::infer_types::infer_concrete;
 use crate::overrides;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
@@ -78,6 +79,8 @@ pub struct ValuePlan {
     pub params: QuantParams,
     /// The codes that occur, where the element type has more of them: a Clip keeps the quantizer's result there.
     pub codes: Option<(i32, i32)>,
+    /// True if these codes are what absorbed clamps leave: without them the value is the same.
+    pub saturates: bool,
     /// True if an integer operator makes the value: then every reader takes it dequantized. Otherwise it
     /// exists in float, and only integer operators read the quantized form.
     pub made_by_integer: bool,
@@ -217,6 +220,10 @@ impl<'m> Draft<'m> {
         let prices = place::Prices {
             planned: &|v| price(&steering.errors, v),
             dynamic: &|v| price(&steering.dynamic_errors, v),
+            given: &|v| {
+                let given = |f: &Frozen| f.values.get(v).is_some_and(|f| f.inherited.is_none());
+                cx.config.faithful && cx.frozen.as_ref().is_some_and(given)
+            },
         };
         let placed = place::place(self.model.main(), self.target, &self.sites, &self.units, &prices);
         let (method, ranges) = match &steering.ranges {

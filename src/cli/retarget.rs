@@ -39,6 +39,10 @@ pub(crate) struct Door {
     /// How quantized operators are written.
     #[arg(long, value_name = "FORMAT", default_value = "qdq")]
     format: ModelFormat,
+    /// Leave operators in float that are faster so, although their operands and results were quantized. Their values are
+    /// no longer rounded, and are listed.
+    #[arg(long)]
+    by_cost: bool,
     /// Keep the node of this name in float; `*` stands for any characters. May be given again.
     #[arg(long, visible_alias = "float", value_name = "NAME")]
     keep_float: Vec<String>,
@@ -66,6 +70,7 @@ impl Door {
         let mut config = Config::new(known_target(&self.target)?);
         config.format = self.format.into();
         config.keep_float = self.keep_float.clone();
+        config.faithful = !self.by_cost;
         let loaded = start.elapsed().as_secs_f64();
         let found = squint::retarget(&mut model, &config, &Hooks::default())?;
         let saving = Instant::now();

@@ -134,8 +134,9 @@ def pytorch_quantization() -> onnx.ModelProto:
     net = Net()
     x = "x"
     for layer, scale in enumerate([0.022, 0.02]):
-        x = pair(net, x, scale, np.int8(0), result=f"y{layer}")
-        net.outputs[x] = 4
+        x = pair(net, x, scale, np.int8(0), result=f"y{layer}" if layer else None)
+        if layer:
+            net.outputs[x] = 4
         w = net.weight(CHANNELS, CHANNELS, 3, 3)
         w = pair(net, net.const(w), scales(w, 0, 127), np.zeros(CHANNELS, np.int8), 0)
         c = net.op("Conv", x, w, pads=[1, 1, 1, 1])

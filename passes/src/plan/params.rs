@@ -193,10 +193,10 @@ impl Planner<'_, '_> {
                 (true, Some(from)) if g.has_value(from) => format!("follows from {}", g.value(from).name()),
                 (true, _) => "as it was".into(),
             };
-            return Solved { params, codes, why };
+            return Solved { params, codes, saturates: exact && !clamps.is_empty(), why };
         }
         let (params, why) = self.choose(v, format);
-        Solved { params, codes: None, why }
+        Solved { params, codes: None, saturates: false, why }
     }
 
     fn choose(&self, v: ValueId, format: Format) -> (QuantParams, String) {
@@ -226,8 +226,8 @@ impl Planner<'_, '_> {
 
     fn set(&mut self, v: ValueId, format: Format, solved: Solved, made_by_integer: bool) {
         let note = self.choice.ranges.get(v).and_then(|r| r.note).filter(|_| self.frozen(v).is_none());
-        let Solved { params, codes, why } = solved;
-        let plan = ValuePlan { dtype: format.dtype, params, codes, made_by_integer, why, note };
+        let Solved { params, codes, saturates, why } = solved;
+        let plan = ValuePlan { dtype: format.dtype, params, codes, saturates, made_by_integer, why, note };
         self.plan.values.insert(v, plan);
     }
 
@@ -324,12 +324,13 @@ impl Planner<'_, '_> {
 struct Solved {
     params: QuantParams,
     codes: Option<(i32, i32)>,
+    saturates: bool,
     why: String,
 }
 
 impl Solved {
     fn new(params: QuantParams, why: &str) -> Solved {
-        Solved { params, codes: None, why: why.into() }
+        Solved { params, codes: None, saturates: false, why: why.into() }
     }
 }
 
