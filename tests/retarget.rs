@@ -50,7 +50,9 @@ fn weights_have_the_same_integers_there_and_back() {
     assert!(before.len() > 1);
     let (there, found) = to(&first, "tensorrt", OperatorFormat::Qdq);
     assert_eq!(found.kept.weights, found.kept.of_weights);
-    assert_eq!(weights(&there), before);
+    // TensorRT leaves convolutions of few channels in float.
+    let between = weights(&there);
+    assert!(!between.is_empty() && between.iter().all(|t| before.contains(t)));
     let (back, _) = to(&there, "cpu-vnni", OperatorFormat::Qdq);
     let after = weights(&back);
     assert!(!after.is_empty() && after.iter().all(|t| before.contains(t)));

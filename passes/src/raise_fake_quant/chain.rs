@@ -76,7 +76,7 @@ fn scaling(model: &Model, op: OpId, back: bool) -> Option<(ValueId, Arc<Tensor>)
         return None;
     }
     let (x, k) = match (parameter(model, a), parameter(model, b)) {
-        (None | Some(_), Some(k)) => (a, k),
+        (_, Some(k)) => (a, k),
         (Some(k), None) if !divides => (b, k),
         _ => return None,
     };
