@@ -57,6 +57,9 @@ pub struct Config {
     pub equalize: bool,
     /// With effort: signal to noise at the outputs, in dB, below which the worst operators go back to float.
     pub min_sqnr: f64,
+    /// Of a model that is quantized already: whether what was quantized stays so wherever the target can, rather than where
+    /// that pays.
+    pub faithful: bool,
     /// Worker threads for calibration; `None` for one per core.
     pub threads: Option<usize>,
     /// How many samples the data was cut down to, evenly spread, for the record; `None` if all of it is used.
@@ -92,6 +95,7 @@ impl Config {
             effort: 1,
             equalize: true,
             min_sqnr: 15.0,
+            faithful: true,
             threads: None,
             samples: None,
             data_description: String::new(),

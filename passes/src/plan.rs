@@ -20,11 +20,12 @@ mod predict;
 mod units;
 
 pub(crate) use dynamic::{reads as dynamic_reads, rows};
-pub(crate) use units::units;
+pub(crate) use units::{NOT_COVERED, units};
 
 use crate::calibration::saturation::weight_levels;
 use crate::calibration::{Method, Range, RangeNote, solve};
 use crate::config::Scheme;
+use crate::frozen::Frozen;
 use crate::infer_types::infer_concrete;
 use crate::overrides;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
@@ -77,6 +78,10 @@ pub struct ValuePlan {
     pub dtype: DType,
     /// Scale and zero point.
     pub params: QuantParams,
+    /// The codes that occur, where the element type has more of them: a Clip keeps the quantizer's result there.
+    pub codes: Option<(i32, i32)>,
+    /// True if these codes are what absorbed clamps leave: without them the value is the same.
+    pub saturates: bool,
     /// True if an integer operator makes the value: then every reader takes it dequantized. Otherwise it
     /// exists in float, and only integer operators read the quantized form.
     pub made_by_integer: bool,
@@ -224,6 +229,10 @@ impl<'m> Draft<'m> {
                 (Some(false), _) | (None, Some(true)) => 0,
                 (None, None) => price(&steering.dynamic_errors, v),
             },
+            given: &|v| {
+                let given = |f: &Frozen| f.values.get(v).is_some_and(|f| f.inherited.is_none());
+                cx.config.faithful && cx.frozen.as_ref().is_some_and(given)
+            },
         };
         let placed = place::place(self.model.main(), self.target, &self.sites, &self.units, &prices);
         let (method, ranges) = match &steering.ranges {
@@ -248,6 +257,8 @@ impl<'m> Draft<'m> {
         const TIME_LEFT: f64 = 0.95;
         let whole = self.target.placement() == Placement::Inputs
             || cx.config.scheme != Scheme::Auto
+            // What is integers already is to stay so.
+            || cx.frozen.is_some()
             || cx.config.overrides.iter().any(|o| o.wish.float == Some(false))
             || self.units.iter().any(|u| u.border);
         let costs = self.costs(plan);
@@ -400,7 +411,8 @@ impl QuantPlan {
         if let Some(p) = self.values.get(v) {
             let QuantParams { scale, zero_point } = p.params;
             let name = g.value(v).name();
-            let _ = writeln!(out, "  {name} {} s={scale:.6} z={zero_point} [{}]", p.dtype, p.why);
+            let codes = p.codes.map_or(String::new(), |(lo, hi)| format!(" in {lo}..{hi}"));
+            let _ = writeln!(out, "  {name} {} s={scale:.6} z={zero_point}{codes} [{}]", p.dtype, p.why);
         }
     }
 }

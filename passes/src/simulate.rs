@@ -496,8 +496,15 @@ mod tests {
 
     fn plan(y: ValueId, scale: f32) -> QuantPlan {
         let params = QuantParams { scale, zero_point: 0 };
-        let value =
-            ValuePlan { dtype: DType::Uint8, params, made_by_integer: true, why: String::new(), note: None };
+        let value = ValuePlan {
+            dtype: DType::Uint8,
+            params,
+            codes: None,
+            saturates: false,
+            made_by_integer: true,
+            why: String::new(),
+            note: None,
+        };
         let mut plan = QuantPlan::default();
         plan.values.insert(y, value);
         plan

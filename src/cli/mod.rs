@@ -24,7 +24,9 @@ mod optimize;
 mod options;
 mod print;
 mod progress;
+mod qat;
 mod quantize;
+mod retarget;
 mod run;
 mod run_passes;
 mod runtime;
@@ -67,6 +69,8 @@ struct TalkFlags {
 #[derive(Subcommand)]
 enum Command {
     Quantize(quantize::Quantize),
+    Retarget(retarget::Retarget),
+    Qat(qat::Qat),
     Explain(explain::Explain),
     Compare(compare::Compare),
     Evaluate(evaluate::Evaluate),
@@ -123,6 +127,8 @@ fn run(cli: Cli) -> ExitCode {
     let talk = Talk::new(cli.talk.quiet, cli.talk.verbose);
     let done = match cli.command {
         Command::Quantize(c) => c.run(&talk),
+        Command::Retarget(c) => c.run(&talk),
+        Command::Qat(c) => c.run(&talk),
         Command::Explain(c) => c.run(&talk),
         Command::Compare(c) => c.run(&talk),
         Command::Evaluate(c) => c.run(&talk),

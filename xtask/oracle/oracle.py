@@ -19,6 +19,7 @@ import onnx.parser
 import dynamic
 import processor
 from alone import NAME as ALONE, check_alone
+import trained
 from cases import CASES, QUICK_START, Case
 from compiler import Squint
 from formats import check_both, check_corners, check_forms
@@ -52,6 +53,8 @@ def main() -> int:
     if arguments.only in (None, FORMATS):
         check_forms(squint, arguments.work / "forms", report)
         check_corners(squint, arguments.work / "corners", report)
+    if arguments.only in (None, trained.NAME):
+        trained.check(squint, arguments.work / "models" / trained.NAME, report)
     for case in _selected(arguments):
         with report.step(f"{case.name}/run"):
             run_case(case, _subject(case, arguments), squint, arguments.work / "models" / case.name, report)

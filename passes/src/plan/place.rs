@@ -36,6 +36,8 @@ pub(super) struct Prices<'a> {
     pub(super) planned: &'a dyn Fn(ValueId) -> u64,
     /// With a scale found in every run.
     pub(super) dynamic: &'a dyn Fn(ValueId) -> u64,
+    /// Whether it was quantized before, and is to stay so whatever it costs.
+    pub(super) given: &'a dyn Fn(ValueId) -> bool,
 }
 
 /// Where each unit runs.
@@ -64,6 +66,10 @@ pub(super) fn place(
         }
         if unit.fixed.is_some() {
             n.edge(*node, SINK, INFINITE);
+            continue;
+        }
+        if unit.reads.iter().chain(&unit.makes).any(|v| (prices.given)(*v)) {
+            n.edge(SOURCE, *node, INFINITE);
             continue;
         }
         let mut costs = target.cost(&sites[unit.site].1);
