@@ -14,6 +14,7 @@ pub mod config;
 mod dequantize_constants;
 mod eliminate_dead_code;
 mod emit_dynamic;
+mod emit_fake_quant;
 mod emit_qdq;
 mod equalize;
 pub mod evidence;

@@ -6,7 +6,7 @@
 
 use crate::calibration::Method;
 use crate::calibration::weights::WeightMethod;
-use crate::config::Config;
+use crate::config::{Config, WeightBits};
 use crate::overrides::{Override, Pattern, Wish};
 use std::fmt::Write as _;
 
@@ -38,6 +38,14 @@ pub(crate) fn recipe<'a>(config: &Config, in_float: impl Iterator<Item = &'a str
     if config.constraints.min_range > 0.0 {
         line("min-range", config.constraints.min_range.to_string());
     }
+    if let Some(training) = config.training {
+        if training.weight_bits == WeightBits::Four {
+            line("weight-bits", "4".into());
+        }
+        if training.keep_batch_normalization {
+            line("keep-batch-normalization", "true".into());
+        }
+    }
     let list =
         |words: Vec<String>| format!("[{}]", words.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(", "));
     if !config.keep_float.is_empty() {
@@ -64,8 +72,8 @@ fn weight_method(method: WeightMethod) -> String {
     .to_string()
 }
 
-/// A TOML basic string.
-fn quoted(text: &str) -> String {
+/// A TOML basic string, which is a JSON string, too.
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

@@ -15,12 +15,11 @@ mod rounding;
 use crate::calibrate::{prepare, threads};
 use crate::config::Config;
 use crate::pass::{PassCx, PassError};
-use crate::plan::{QuantPlan, resolve_target};
+use crate::plan::QuantPlan;
 use crate::simulate::{Errors, Simulator, affordable, spread};
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Sample, Samples};
 use squint_ir::{Model, ValueId};
-use squint_targets::Placement;
 
 /// Name of the stage.
 pub(crate) const NAME: &str = "repair";
@@ -75,18 +74,11 @@ fn try_steps(
     let learnt_from = learnt_from.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let work = Work { config: cx.config, model, executor, observed: &observed, samples: &learnt_from };
     let errors = bench.errors(&cx.plan)?;
-    // Biases that stay float are not the plan's.
-    let biased = resolve_target(&cx.config.target)?.placement() == Placement::Regions;
-    let mut candidates = Vec::new();
-    if biased {
-        candidates.push(("biases corrected", bias::correct(&work, &cx.plan)?));
-    }
+    let mut candidates = vec![("biases corrected", bias::correct(&work, &cx.plan)?)];
     if cx.config.effort > 1 {
         let rounded = rounding::round(&work, &cx.plan)?;
-        if biased {
-            let both = bias::correct(&work, &rounded)?;
-            candidates.push(("weights rounded by the results of their layers and biases corrected", both));
-        }
+        let both = bias::correct(&work, &rounded)?;
+        candidates.push(("weights rounded by the results of their layers and biases corrected", both));
         candidates.push(("weights rounded by the results of their layers", rounded));
     }
     let mut best = (CLEARLY, None);

@@ -408,7 +408,7 @@ fn largest(row: &[f32]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{DynamicPlan, ValuePlan};
+    use crate::plan::{DynamicPlan, Tie, ValuePlan};
     use squint_ir::OpSpec;
     use squint_ir::execute::Observer;
 
@@ -447,8 +447,8 @@ mod tests {
 
     fn plan(y: ValueId, scale: f32) -> QuantPlan {
         let params = QuantParams { scale, zero_point: 0 };
-        let value =
-            ValuePlan { dtype: DType::Uint8, params, made_by_integer: true, why: String::new(), note: None };
+        let (why, tie) = (String::new(), Tie::Own);
+        let value = ValuePlan { dtype: DType::Uint8, params, made_by_integer: true, why, tie, note: None };
         let mut plan = QuantPlan::default();
         plan.values.insert(y, value);
         plan

@@ -24,6 +24,7 @@ mod optimize;
 mod options;
 mod print;
 mod progress;
+mod qat;
 mod quantize;
 mod run;
 mod run_passes;
@@ -72,6 +73,7 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     Sensitivity(sensitivity::Sensitivity),
     Tune(tune::Tune),
+    Qat(qat::Qat),
     Run(run::Run),
     Check(gate::Check),
     Bench(bench::Bench),
@@ -128,6 +130,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Evaluate(c) => c.run(&talk),
         Command::Sensitivity(c) => c.run(&talk),
         Command::Tune(c) => c.run(&talk),
+        Command::Qat(c) => c.run(&talk),
         Command::Run(c) => c.run(&talk),
         Command::Check(c) => c.run(&talk),
         Command::Bench(c) => c.run(&talk),

@@ -5,10 +5,11 @@ use super::equal_scales::equalize;
 use super::islands;
 use super::place::Placement;
 use super::units::Unit;
-use super::{OpPlan, QuantPlan, ValuePlan, WeightPlan};
+use super::{OpPlan, QuantPlan, Tie, ValuePlan, WeightPlan};
 use crate::calibration::saturation::raise_scales;
 use crate::calibration::weights::channel_params;
 use crate::calibration::{Method, Range, solve};
+use crate::config::WeightBits;
 use crate::overrides::{of_node, of_tensor};
 use crate::pass::PassCx;
 use squint_ir::affine::{ChannelLayout, QuantParams, bias_scale, weight_scale_for_bias};
@@ -88,7 +89,7 @@ impl Planner<'_, '_> {
         for v in &unit.reads {
             if !self.plan.values.contains(*v) {
                 let (params, why) = self.solve(*v, format);
-                self.set(*v, format, params, false, why);
+                self.set(*v, format, params, false, (why, Tie::Own));
             }
         }
         let inputs_only = self.target.placement() == squint_targets::Placement::Inputs;
@@ -99,7 +100,7 @@ impl Planner<'_, '_> {
                 && let Some(t) = o.konst()
             {
                 let (lo, hi) = t.f32s().iter().fold((0f32, 0f32), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
-                self.set(o.value, format, self.params(format, lo, hi), false, "constant".into());
+                self.set(o.value, format, self.params(format, lo, hi), false, ("constant".into(), Tie::Own));
             }
         }
         for v in unit.makes.iter().filter(|_| !inputs_only) {
@@ -107,18 +108,19 @@ impl Planner<'_, '_> {
                 continue;
             }
             let given = islands::given(self.model.main(), *v, format);
+            let own = |(params, why)| (params, (why, Tie::Own));
             let (params, why) = match params {
-                Params::Fixed { .. } if given.is_some() => self.solve(*v, format),
-                Params::Own => self.solve(*v, format),
-                Params::Fixed { lo, hi } => (self.params(format, lo, hi), "fixed".into()),
+                Params::Fixed { .. } if given.is_some() => own(self.solve(*v, format)),
+                Params::Own => own(self.solve(*v, format)),
+                Params::Fixed { lo, hi } => (self.params(format, lo, hi), ("fixed".into(), Tie::Fixed)),
                 Params::SameAsInput => {
                     let source = unit.reads.first().and_then(|r| Some((r, self.plan.values.get(*r)?)));
                     match source {
                         Some((r, p)) => {
                             let name = self.model.main().value(*r).name();
-                            (p.params, format!("as {name}"))
+                            (p.params, (format!("as {name}"), Tie::As(*r)))
                         }
-                        None => self.solve(*v, format),
+                        None => own(self.solve(*v, format)),
                     }
                 }
             };
@@ -178,9 +180,16 @@ impl Planner<'_, '_> {
         (self.params(format, lo, hi), format!("{why} {lo:.4}..{hi:.4}"))
     }
 
-    fn set(&mut self, v: ValueId, format: Format, params: QuantParams, made_by_integer: bool, why: String) {
+    fn set(
+        &mut self,
+        v: ValueId,
+        format: Format,
+        params: QuantParams,
+        made_by_integer: bool,
+        (why, tie): (String, Tie),
+    ) {
         let note = self.choice.ranges.get(v).and_then(|r| r.note);
-        let plan = ValuePlan { dtype: format.dtype, params, made_by_integer, why, note };
+        let plan = ValuePlan { dtype: format.dtype, params, made_by_integer, why, tie, note };
         self.plan.values.insert(v, plan);
     }
 
@@ -197,7 +206,7 @@ impl Planner<'_, '_> {
         let t = weight.konst()?;
         // The kernel for stacked matrices takes one scale: per-channel scales fail when it runs.
         let axis = axis.filter(|a| t.rank() <= 2 || *a + 1 != t.rank());
-        let (mut params, pairs) = weight_params(self.cx, self.target, op, t, axis)?;
+        let (mut params, pairs, qmax) = weight_params(self.cx, self.target, op, t, axis)?;
         let bias = bias.and_then(Operand::konst);
         if let Some(b) = bias {
             for (i, b) in b.f32s().iter().enumerate() {
@@ -213,32 +222,41 @@ impl Planner<'_, '_> {
             None => Vec::new(),
         };
         let dtype = self.target.weights().dtype;
-        Some(WeightPlan { slot, dtype, axis, params, bias_scales, pairs, chosen: None, bias: None })
+        Some(WeightPlan { slot, dtype, axis, qmax, params, bias_scales, pairs, chosen: None, bias: None })
     }
 }
 
-/// Scales of the weight of an operator, one for each channel of an axis or one for all of it, and the pairs of levels
-/// that they are chosen for; `None` if there is no such axis.
+/// Scales of the weight of an operator, one for each channel of an axis or one for all of it, the pairs of levels that
+/// they are chosen for, and the largest level; `None` if there is no such axis.
 pub(super) fn weight_params(
     cx: &PassCx<'_>,
     target: &dyn Target,
     op: &Op,
     t: &Tensor,
     axis: Option<usize>,
-) -> Option<(Vec<QuantParams>, Option<Pairs>)> {
-    let qmax = target.weights().grid.qmax;
+) -> Option<(Vec<QuantParams>, Option<Pairs>, i8)> {
+    let mut pairs = target.saturating_pairs(op, t.dims());
+    let mut qmax = target.weights().grid.qmax;
+    if let Some(training) = cx.config.training {
+        // What is trained moves: levels are limited so that no pair can come to saturate.
+        if pairs.take().is_some() {
+            qmax = Pairs::LIMIT / 2;
+        }
+        if training.weight_bits == WeightBits::Four {
+            qmax = 7;
+        }
+    }
     let data = t.f32s();
     let layout = match axis {
         Some(a) => ChannelLayout::new(t.dims(), a)?,
         None => ChannelLayout { outer: 1, channels: 1, inner: t.len() },
     };
     let mut params = channel_params(&data, layout, cx.config.weight_method, qmax)?;
-    let pairs = target.saturating_pairs(op, t.dims());
     if let Some(pairs) = pairs {
         raise_scales(&data, layout, &mut params, pairs, qmax);
     }
     for p in &mut params {
         p.scale = cx.config.constraints.scale(p.scale);
     }
-    Some((params, pairs))
+    Some((params, pairs, qmax as i8))
 }
