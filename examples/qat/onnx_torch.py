@@ -63,14 +63,9 @@ class OnnxModule(torch.nn.Module):
         return fixed.union(*statistics, *limits)
 
     def scales(self):
-        """The learnt scales: parameters for a smaller rate than that of weights, and without weight decay."""
+        """The learnt scales: parameters that must stay positive, and take no weight decay."""
         names = {q["scale"] for q in self.quantizers if q["scale"] in self.place}
         return [self.trained[self.place[name]] for name in sorted(names)]
-
-    def weights(self):
-        """All other parameters."""
-        scales = {id(s) for s in self.scales()}
-        return [p for p in self.trained if id(p) not in scales]
 
     def keep_scales_positive(self):
         """To be called after each step of the optimizer."""

@@ -343,8 +343,10 @@ fn learn(
     timing: &mut Vec<(&'static str, f64)>,
 ) -> Result<(), PassError> {
     let mut begun = None;
-    // Ranges that are known already are those of the graph as it is.
-    let wanted = cx.config.effort > 0 && cx.config.equalize && cx.config.scheme != Scheme::Dynamic;
+    // Ranges that are known already are those of the graph as it is; and steps of training would be out of proportion
+    // to channels that are scaled.
+    let planned = cx.config.scheme != Scheme::Dynamic && cx.config.training.is_none();
+    let wanted = cx.config.effort > 0 && cx.config.equalize && planned;
     if let (Some((executor, samples)), None, true) = (evidence.samples, evidence.known, wanted) {
         hooks.progress.pass(equalize::NAME);
         let start = Instant::now();

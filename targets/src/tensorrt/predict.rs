@@ -7,7 +7,8 @@
 //! 1. A weighted operator takes in the DequantizeLinear of its operands and the quantizers of its weight, and behind it,
 //!    as long as nothing else reads the value: a BatchNormalization, an Add of a constant, one residual Add, one
 //!    activation, and the QuantizeLinear behind all that. It runs in INT8 if both operands are quantized.
-//! 2. What only moves elements passes integers on between quantizers of equal scales.
+//! 2. What only moves elements passes integers on between quantizers of equal scales; a quantizer behind it moves to
+//!    before it.
 //! 3. An average between quantizers runs in INT8.
 //! 4. Other pointwise operators in a row are one kernel, in float.
 
@@ -39,6 +40,14 @@ pub(crate) fn predict(subject: &Subject<'_>) -> Prediction {
         prediction.nodes.push((op, runs));
     }
     prediction
+}
+
+/// Said of what passes integers on.
+const MOVED: &str = "moves INT8";
+
+/// The one scale of a QuantizeLinear or DequantizeLinear.
+fn scale(g: &Graph, op: OpId) -> Option<f64> {
+    affine(g, op)?.scale?.scalar_value()
 }
 
 struct Predictor<'a> {
@@ -103,6 +112,7 @@ impl Predictor<'_> {
     fn followers(&mut self, op: OpId) {
         let g = self.g;
         let Some(mut v) = g.result(op, 0) else { return };
+        let int8 = matches!(self.runs.get(op), Some(Runs::Integer { .. }));
         let (mut residual, mut activation) = (false, false);
         loop {
             if let Some(silu) = self.silu(v).filter(|_| !activation) {
@@ -115,6 +125,12 @@ impl Predictor<'_> {
                 continue;
             }
             let Some(next) = g.only_use(v).filter(|u| !u.capture && g.op(u.op).is_onnx()) else { return };
+            if let Some(quantizers) = self.quantized_behind(next.op).filter(|_| next.slot == 0 && int8) {
+                // The quantizer moves to before what it commutes with, which is left with integers.
+                self.set(next.op, Runs::Integer { kernel: MOVED.into(), note: None });
+                quantizers.into_iter().for_each(|q| self.set(q, Runs::Inside(op)));
+                return;
+            }
             let taken = match g.op(next.op).op_type.as_str() {
                 "BatchNormalization" => next.slot == 0 && !activation && !residual,
                 "Relu" | "Clip" | "LeakyRelu" | "HardSwish" | "Gelu" | "Sigmoid" | "Tanh" => {
@@ -125,7 +141,7 @@ impl Predictor<'_> {
                     self.take_operand(next.op, 1 - next.slot, op);
                     true
                 }
-                "QuantizeLinear" if next.slot == 0 => {
+                "QuantizeLinear" if next.slot == 0 && int8 => {
                     self.set(next.op, Runs::Inside(op));
                     return;
                 }
@@ -141,6 +157,21 @@ impl Predictor<'_> {
                 None => return,
             };
         }
+    }
+
+    /// The quantizers behind an operator that only moves elements, if all its results are quantized alike.
+    fn quantized_behind(&self, op: OpId) -> Option<Vec<OpId>> {
+        let g = self.g;
+        let row = squint_ops::row(&g.op(op).domain, &g.op(op).op_type)?;
+        if !matches!(row.class, Class::Movement | Class::MaxPool) {
+            return None;
+        }
+        let results = g.results(op).into_iter().flatten();
+        let quantizers: Vec<OpId> = results
+            .map(|v| Some(g.only_use(v)?.op).filter(|q| is_onnx(g, *q, "QuantizeLinear")))
+            .collect::<Option<_>>()?;
+        let first = quantizers.first().and_then(|q| scale(g, *q))?;
+        quantizers.iter().all(|q| scale(g, *q) == Some(first)).then_some(quantizers)
     }
 
     /// The Sigmoid and the Mul of `x · sigmoid(x)`, if nothing else reads either.
@@ -170,7 +201,7 @@ impl Predictor<'_> {
             return self.float(op, Kind::NoKernel, "a plugin: what is around it is not fused", "");
         };
         match row.class {
-            Class::Movement | Class::Join | Class::MaxPool => self.between(op, "moves INT8", row.class),
+            Class::Movement | Class::Join | Class::MaxPool => self.between(op, MOVED, row.class),
             Class::AveragePool => self.between(op, "INT8 pooling", row.class),
             Class::Clamp | Class::Binary | Class::Bounded | Class::Unary => self.pointwise(op),
             Class::Index => self.set(op, Runs::Plain),
@@ -194,9 +225,8 @@ impl Predictor<'_> {
         let (Some(before), Some(behind)) = (before, behind) else {
             return self.float(op, Kind::LeftInFloat, "it is not between quantizers", "");
         };
-        let scale = |q: &OpId| affine(g, *q).and_then(|a| a.scale).and_then(|t| t.scalar_value());
-        let first = before.first().and_then(scale);
-        let equal = before.iter().chain(&behind).all(|q| first.is_some() && scale(q) == first);
+        let first = before.first().and_then(|q| scale(g, *q));
+        let equal = before.iter().chain(&behind).all(|q| first.is_some() && scale(g, *q) == first);
         if class != Class::AveragePool && !equal {
             return self.float(
                 op,
@@ -279,8 +309,16 @@ m (float[1,2,4,4] x, float[1,2,4,4] skip) => (float[1,2,4,4] y)
 
     #[test]
     fn half_quantized_is_float_and_silu_goes_along() {
-        let body = "c = Conv (d, wf) g = Sigmoid (c) y = Mul (c, g)";
-        assert_eq!(groups(body), ["q", "d", "float c: g y"]);
+        let body = "c = Conv (d, wf) g = Sigmoid (c) m = Mul (c, g) qm = QuantizeLinear (m, s, z) \
+                    y = DequantizeLinear (qm, s, z)";
+        assert_eq!(groups(body), ["q", "d", "dw", "float c: g m", "qm", "y"]);
+    }
+
+    #[test]
+    fn a_quantizer_moves_to_before_a_pool() {
+        let body = "c = Conv (d, dw) p = MaxPool <kernel_shape = [1, 1]> (c) qp = QuantizeLinear (p, s, z) \
+                    y = DequantizeLinear (qp, s, z)";
+        assert_eq!(groups(body), ["q", "INT8 c: d dw qp", "INT8 p: ", "y"]);
     }
 
     #[test]
