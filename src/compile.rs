@@ -10,6 +10,7 @@ use squint_passes::pipeline::{self, RuleTrace};
 use squint_passes::plan::QuantPlan;
 use squint_passes::predict::Forecast;
 use squint_passes::report::{Note, Notes, Report};
+use squint_passes::retarget::Retargeted;
 
 /// Quantizes a model statically, with ranges from running it on `samples` in the embedded executor.
 ///
@@ -32,6 +33,15 @@ pub fn quantize_with(
     hooks: &Hooks<'_>,
 ) -> Result<Report, Error> {
     Ok(pipeline::quantize(model, evidence, config, hooks)?)
+}
+
+/// Compiles a model that is quantized already, by whatever tool or by training, for a target. Scales and integers are
+/// kept where the target can express them; nothing is measured.
+///
+/// # Errors
+/// If the model is not well-formed, or has no quantizers to take scales from.
+pub fn retarget(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<Retargeted, Error> {
+    Ok(pipeline::retarget(model, config, hooks)?)
 }
 
 /// Decides what would be quantized, and leaves the fused float graph in `model`.

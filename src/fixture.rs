@@ -23,7 +23,8 @@
 //!
 //! What a pass needs and a user would only repeat is done without being asked: a fixture is taken to be
 //! canonical where a pass needs that, types are inferred before a pass that needs them, and between
-//! `insert-observers` and a pass that needs statistics, each observed value gets its declared range.
+//! `insert-observers` and a pass that needs statistics, each observed value gets its declared range, unless the grids of a
+//! quantized model were taken out of it (`freeze-quantizers`): then `spread-grids` says what is known.
 
 use crate::Error;
 use squint_ir::text::{generate, parse_with};
@@ -156,7 +157,8 @@ impl Fixture {
                 infer.run(&mut model, &mut cx)?;
                 phase = phase.max(Phase::Typed);
             }
-            if phase == Phase::Observed {
+            // A model that was quantized brings its ranges along.
+            if phase == Phase::Observed && cx.frozen.is_none() {
                 observe(&model, &mut cx, &ranges);
                 phase = Phase::Calibrated;
             }

@@ -36,7 +36,9 @@ mod sensitivity;
 pub mod stats;
 pub mod tune;
 
-pub use compile::{compare, convert, optimize, optimize_traced, plan, predict, quantize, quantize_with};
+pub use compile::{
+    compare, convert, optimize, optimize_traced, plan, predict, quantize, quantize_with, retarget,
+};
 pub use data::{DataError, DataOptions, Dataset};
 pub use error::Error;
 pub use evaluate::{Score, evaluate, score_by_command};

@@ -149,6 +149,8 @@ fn help() {
     shell.check("help");
     for command in [
         "quantize",
+        "retarget",
+        "qat",
         "explain",
         "check",
         "bench",
@@ -530,6 +532,42 @@ fn what_was_done_to_pictures_is_recorded() {
     let model = squint::load(&shell.path("q.onnx")).unwrap();
     let record = model.metadata.iter().find(|(key, _)| key == "squint.preprocessing").unwrap();
     assert_eq!(record.1, "image: --letterbox 32x32,center,114 --channels gray --layout nchw --scale 1/255");
+}
+
+/// A convolution of another tool's making: signed grids, a bias of 32 bits, and a skip connection that no quantizer covers.
+const QUANTIZED: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
+quantized (float[1,16,8,8] x) => (float[1,16,8,8] y)
+<
+  float s = {0.1}, int8 z = {-28}, int8 middle = {0}, float ws = {0.01}, float bs = {0.001}, int32[16] b = ["location": "gen:fill?value=7"],
+  int8[16,16,3,3] w = ["location": "gen:fill?value=3"]
+>
+{
+  xq = QuantizeLinear (x, s, z)
+  xf = DequantizeLinear (xq, s, z)
+  wf = DequantizeLinear (w, ws)
+  bf = DequantizeLinear (b, bs)
+  [first] c = Conv <pads = [1, 1, 1, 1]> (xf, wf, bf)
+  r = Relu (c)
+  rq = QuantizeLinear (r, s, middle)
+  rf = DequantizeLinear (rq, s, middle)
+  [second] d = Conv <pads = [1, 1, 1, 1]> (rf, wf)
+  a = Add (d, xf)
+  aq = QuantizeLinear (a, s, middle)
+  y = DequantizeLinear (aq, s, middle)
+}
+"#;
+
+#[test]
+fn quantized_models_go_to_other_runtimes() {
+    let mut shell = Shell::new();
+    shell.write("q.onnxtxt", QUANTIZED.as_bytes());
+    shell.run("quantize q.onnxtxt -o out.onnx --scheme dynamic");
+    shell.run("retarget q.onnxtxt -o cpu.onnxtxt --target cpu-vnni");
+    shell.run("retarget q.onnxtxt -o trt.onnxtxt --target tensorrt --verbose");
+    shell.run("check trt.onnxtxt --target tensorrt");
+    shell.run("qat convert q.onnxtxt -o out.onnx --target cpu-vnni --summary json --quiet");
+    shell.run("retarget m.onnxtxt -o out.onnx");
+    shell.check("retarget");
 }
 
 #[test]

@@ -119,9 +119,10 @@ impl<'a> Emitter<'a> {
             &format!("{name}_QuantizeLinear_Output"),
             quantized_type,
         );
+        let codes = self.limit(q, &name, p, anchor);
         if raw != v {
             // The graph output itself is the dequantized form.
-            self.g.add_op(d.operands([q, scale, zero]).results([v]));
+            self.g.add_op(d.operands([codes, scale, zero]).results([v]));
             return v;
         }
         let out = self.g.add_value(&format!("{name}_DequantizeLinear_Output"), ty);
@@ -129,8 +130,25 @@ impl<'a> Emitter<'a> {
             let quantizer = self.g.producer(q).map(|(op, _)| op);
             self.g.redirect_uses(v, out, |op| Some(op) != quantizer);
         }
-        self.g.add_op(d.operands([q, scale, zero]).results([out]));
+        self.g.add_op(d.operands([codes, scale, zero]).results([out]));
         out
+    }
+
+    /// Keeps quantized data to the codes that its grid has, if that is fewer than those of its type.
+    fn limit(&mut self, q: ValueId, name: &str, p: &ValuePlan, anchor: Option<OpId>) -> ValueId {
+        let Some((lo, hi)) = p.codes else { return q };
+        let ty = self.g.ty(q).cloned();
+        let mut code = |which: &str, code: i32| {
+            let t = Tensor::raw(p.dtype, &[], vec![code as u8].into()).ok();
+            t.map(|t| self.g.add_const(&format!("{name}_{which}"), t))
+        };
+        let operands = [Some(q), code("lowest", lo), code("highest", hi)];
+        let clip = OpSpec::new("Clip").name(format!("{name}_Clip")).operands(operands);
+        let clip = match anchor {
+            Some(a) => clip.near(a),
+            None => clip,
+        };
+        self.g.emit(clip, &format!("{name}_Clip_Output"), ty)
     }
 
     /// Dequantizes what a QuantizeLinear of the model makes of a value on the planned grid, for all its other readers.
@@ -257,7 +275,8 @@ impl<'a> Emitter<'a> {
         let codes =
             WeightPlan { pairs, ..w.clone() }.levels(&t).ok_or_else(|| weights::misfit(self.g, op))?;
         let name = self.g.value(v).name().to_owned();
-        let (dims, codes) = pad_channels(t.dims(), codes, channels);
+        let zero = w.params.first().map_or(0, |p| p.zero_point as i8);
+        let (dims, codes) = pad_channels(t.dims(), codes, channels, zero);
         let shape = dims.iter().map(|d| (*d).into()).collect();
         let levels = Tensor::from_i8(&dims, &codes);
         let scales: Vec<f32> = w.params.iter().map(|p| p.scale).collect();
@@ -267,8 +286,8 @@ impl<'a> Emitter<'a> {
         let q = self.g.add_const(&format!("{name}_quantized"), levels);
         let dims: &[usize] = if w.axis.is_some() { &[scales.len()] } else { &[] };
         let scale = self.g.add_const(&format!("{name}_scale"), Tensor::from_f32(dims, &scales));
-        let zero =
-            self.g.add_const(&format!("{name}_zero_point"), Tensor::from_i8(dims, &vec![0; scales.len()]));
+        let zeros: Vec<i8> = w.params.iter().map(|p| p.zero_point as i8).collect();
+        let zero = self.g.add_const(&format!("{name}_zero_point"), Tensor::from_i8(dims, &zeros));
         let mut spec = OpSpec::new("DequantizeLinear").name(format!("{name}_DequantizeLinear")).near(op);
         if let Some(a) = w.axis {
             spec = spec.attr("axis", a as i64);
@@ -317,7 +336,7 @@ impl<'a> Emitter<'a> {
 }
 
 /// Appends zeros along axis 1 of a weight: more input channels for each output channel.
-fn pad_channels(dims: &[usize], codes: Vec<i8>, channels: usize) -> (Vec<usize>, Vec<i8>) {
+fn pad_channels(dims: &[usize], codes: Vec<i8>, channels: usize, zero: i8) -> (Vec<usize>, Vec<i8>) {
     let [_, there, window @ ..] = dims else { return (dims.to_vec(), codes) };
     let window: usize = window.iter().product();
     if channels == 0 || there * window == 0 {
@@ -326,7 +345,7 @@ fn pad_channels(dims: &[usize], codes: Vec<i8>, channels: usize) -> (Vec<usize>,
     let mut padded = Vec::new();
     for output in codes.chunks_exact(there * window) {
         padded.extend_from_slice(output);
-        padded.resize(padded.len() + channels * window, 0);
+        padded.resize(padded.len() + channels * window, zero);
     }
     let mut dims = dims.to_vec();
     dims[1] += channels;
@@ -352,9 +371,9 @@ mod tests {
 
     #[test]
     fn padding_a_weight_adds_channels_behind_those_of_each_output() {
-        let (dims, codes) = pad_channels(&[2, 1, 2], vec![1, 2, 3, 4], 1);
+        let (dims, codes) = pad_channels(&[2, 1, 2], vec![1, 2, 3, 4], 1, 0);
         assert_eq!(dims, [2, 2, 2]);
         assert_eq!(codes, [1, 2, 0, 0, 3, 4, 0, 0]);
-        assert_eq!(pad_channels(&[1, 2], vec![5, 6], 0), (vec![1, 2], vec![5, 6]));
+        assert_eq!(pad_channels(&[1, 2], vec![5, 6], 0, 0), (vec![1, 2], vec![5, 6]));
     }
 }

@@ -93,18 +93,8 @@ impl GivenRanges {
     fn apply(&self, model: &Model, cx: &mut PassCx<'_>) -> Result<Vec<ValueId>, PassError> {
         let g = model.main();
         let positive = never_negative(g)?;
-        let (mut statistics, mut missing) = (Statistics::default(), Vec::new());
-        // Costs need lengths. What is not known of a batch counts as one sample.
-        for v in &g.inputs {
-            let Some(shape) = g.ty(*v).and_then(Type::shape) else { continue };
-            let mut shape = shape.clone();
-            if let Some(batch) = shape.first_mut().filter(|d| d.known().is_none()) {
-                *batch = Dim::Known(1);
-            }
-            if let Some(dims) = known_dims(&shape) {
-                statistics.dims.insert(*v, dims);
-            }
-        }
+        let mut missing = Vec::new();
+        let mut statistics = Statistics { dims: lengths_of_inputs(g), ..Statistics::default() };
         for v in &cx.observed {
             let name = g.value(*v).name();
             let Some((lo, hi)) = self.ranges.get(name).copied() else {
@@ -132,6 +122,22 @@ impl GivenRanges {
         cx.statistics = statistics;
         Ok(missing)
     }
+}
+
+/// The dimensions of inputs, for costs. What is not known of a batch counts as one sample.
+pub(crate) fn lengths_of_inputs(g: &Graph) -> ValueTable<Vec<usize>> {
+    let mut lengths = ValueTable::new();
+    for v in &g.inputs {
+        let Some(shape) = g.ty(*v).and_then(Type::shape) else { continue };
+        let mut shape = shape.clone();
+        if let Some(batch) = shape.first_mut().filter(|d| d.known().is_none()) {
+            *batch = Dim::Known(1);
+        }
+        if let Some(dims) = known_dims(&shape) {
+            lengths.insert(*v, dims);
+        }
+    }
+    lengths
 }
 
 /// Operators whose results are never negative.
@@ -176,7 +182,8 @@ fn never_negative(g: &Graph) -> Result<ValueTable<()>, PassError> {
     Ok(positive)
 }
 
-fn makes_nothing_negative(g: &Graph, op: OpId, positive: &ValueTable<()>) -> bool {
+/// True if an operator makes nothing negative of what is known to be positive.
+pub(crate) fn makes_nothing_negative(g: &Graph, op: OpId, positive: &ValueTable<()>) -> bool {
     let node = g.op(op);
     if !node.is_onnx() {
         return false;

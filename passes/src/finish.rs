@@ -30,7 +30,10 @@ impl Pass for Finish {
         }
         let c = cx.config;
         let method = cx.steering.ranges.as_ref().map_or(c.method, |(method, _)| *method);
-        let mut recipe = format!("target={} method={method} samples={}", c.target, cx.statistics.samples);
+        let mut recipe = match cx.frozen {
+            Some(_) => format!("target={} grids=given", c.target),
+            None => format!("target={} method={method} samples={}", c.target, cx.statistics.samples),
+        };
         if c.scheme != Scheme::Auto {
             recipe.push_str(&format!(" scheme={}", c.scheme));
         }

@@ -63,6 +63,9 @@ fn fold(model: &mut Model, cx: &mut PassCx<'_>, id: OpId) -> bool {
     let opset = model.opset(&op.domain).unwrap_or(1);
     let site = EvalCx { op, opset, inputs: &inputs, n_results: results.len() };
     let Ok(tensors) = eval(&site) else { return false };
+    if let Some(frozen) = &mut cx.frozen {
+        frozen.fold(g, id, &site);
+    }
     if tensors.len() < results.len() || tensors.iter().any(|t| t.len() > cx.config.fold_limit) {
         return false;
     }

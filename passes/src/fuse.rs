@@ -24,7 +24,7 @@ use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::report::Note;
 pub(crate) use pattern::{NearMiss, Pattern};
 pub(crate) use rewrite::{Miss, Rewrite};
-use squint_ir::Model;
+use squint_ir::{Model, OpId, ValueId};
 
 /// A rewriting rule.
 #[derive(Clone, Copy)]
@@ -196,6 +196,11 @@ fn apply_all(rules: &[Rule], model: &mut Model, cx: &mut PassCx<'_>) -> Result<(
                     break;
                 }
                 let Ok(found) = pattern.matches(model.main(), op) else { continue };
+                if let Some(v) = swallowed(model, cx, &found) {
+                    let name = model.main().value(v).name();
+                    misses.push((model.main().label(op), Miss(format!("`{name}` is quantized between"))));
+                    continue;
+                }
                 match Rewrite::new(model, cx, rule.name, found).run(rule.apply) {
                     Ok(()) => {
                         again = true;
@@ -212,6 +217,13 @@ fn apply_all(rules: &[Rule], model: &mut Model, cx: &mut PassCx<'_>) -> Result<(
         }
     }
     Ok((changed.into(), misses))
+}
+
+/// A value inside of a match whose grid is given and would be lost.
+fn swallowed(model: &Model, cx: &PassCx<'_>, found: &pattern::Match) -> Option<ValueId> {
+    let inner = found.ops.split_last()?.1;
+    let ops: Vec<OpId> = inner.iter().map(|(_, op)| *op).collect();
+    cx.frozen.as_ref()?.swallowed(model.main(), &ops)
 }
 
 #[cfg(test)]

@@ -25,20 +25,23 @@ impl Pass for MergeCommonSubexpressions {
         Phase::Imported
     }
 
-    fn run(&self, model: &mut Model, _: &mut PassCx<'_>) -> Result<Changed, PassError> {
+    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
         let g = model.main_mut();
-        let mut changed = merge_constants(g);
+        let mut changed = merge_constants(g, cx);
         let mut seen: FxHashMap<Key, Vec<OpId>> = FxHashMap::default();
         for op in g.topo().map_err(|c| PassError::Model(c.to_string()))? {
             let Some(key) = key(g, op) else { continue };
             let twins = seen.entry(key).or_default();
             match twins.iter().find(|t| same_attributes(&g.op(**t).attributes, &g.op(op).attributes)).copied()
             {
-                Some(first) if mergeable(g, first, op) => {
+                Some(first) if mergeable(g, first, op) && agree(g, cx, first, op) => {
                     let pairs = g.results(op).into_iter().zip(g.results(first));
                     for (old, new) in pairs.collect::<Vec<_>>() {
                         if let (Some(old), Some(new)) = (old, new) {
                             g.replace_uses(old, new);
+                            if let Some(frozen) = &mut cx.frozen {
+                                frozen.hand_on(old, new);
+                            }
                         }
                     }
                     g.remove_op_and_results(op);
@@ -75,7 +78,14 @@ fn mergeable(g: &Graph, first: OpId, op: OpId) -> bool {
     !outputs && covers
 }
 
-fn merge_constants(g: &mut Graph) -> bool {
+/// Values that are quantized on different grids are different values.
+fn agree(g: &Graph, cx: &PassCx<'_>, first: OpId, op: OpId) -> bool {
+    let mut pairs = g.results(op).into_iter().zip(g.results(first));
+    let Some(frozen) = &cx.frozen else { return true };
+    pairs.all(|(old, new)| old.zip(new).is_none_or(|(old, new)| frozen.agree(old, new)))
+}
+
+fn merge_constants(g: &mut Graph, cx: &PassCx<'_>) -> bool {
     let mut seen: FxHashMap<(i32, Vec<usize>, Vec<u8>), ValueId> = FxHashMap::default();
     let mut changed = false;
     for v in g.values().collect::<Vec<_>>() {
@@ -85,6 +95,7 @@ fn merge_constants(g: &mut Graph) -> bool {
             || g.is_output(v)
             || t.bytes().len() > SMALL
             || t.as_strings().is_some()
+            || cx.frozen.as_ref().is_some_and(|f| f.weights.contains(v))
         {
             continue;
         }

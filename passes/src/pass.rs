@@ -1,6 +1,7 @@
 //! What a pass is.
 
 use crate::config::Config;
+use crate::frozen::Frozen;
 use crate::plan::{QuantPlan, Steering};
 use crate::report::Notes;
 use crate::statistics::Statistics;
@@ -80,6 +81,8 @@ pub struct PassCx<'a> {
     pub statistics: Statistics,
     /// What has been learnt about accuracy.
     pub steering: Steering,
+    /// Grids that values have already, if the model was quantized; they are kept, and none is chosen.
+    pub frozen: Option<Frozen>,
     /// What is to be done.
     pub plan: QuantPlan,
     /// Rules of fusion that applied, and how often.
@@ -97,6 +100,7 @@ impl<'a> PassCx<'a> {
             observed: Vec::new(),
             statistics: Statistics::default(),
             steering: Steering::default(),
+            frozen: None,
             plan: QuantPlan::default(),
             rewrites: BTreeMap::new(),
             notes: Notes::default(),

@@ -80,12 +80,36 @@ const LOWER: &[&dyn Pass] = &[
     &inline_functions::InlineFunctions,
     // Integer operators become float operators between quantizers, with the same arithmetic.
     &raise_qoperator::RaiseQoperator,
+    &raise_fake_quant::RaiseFakeQuant,
     // Weights and biases become the numbers that their codes stand for; the quantizers of data stay.
     &dequantize_constants::DequantizeConstants,
     // Some tools write a DequantizeLinear for each reader of a value.
     &merge_common_subexpressions::MergeCommonSubexpressions,
     &eliminate_dead_code::EliminateDeadCode,
 ];
+
+/// What is told of a quantized model, whoever wrote it: before all else.
+const FREEZE: &[&dyn Pass] = &[
+    // Functions hide element types, and exporters put quantizers into them.
+    &inline_functions::InlineFunctions,
+    &canonicalize::Canonicalize,
+    // One spelling of quantizers: before constants are folded, in which those of weights would vanish.
+    &raise_qoperator::RaiseQoperator,
+    &raise_fake_quant::RaiseFakeQuant,
+    // What is computed in half precision between quantizers is computed in float now, as everything is below.
+    &compute_in_float32::ComputeInFloat32,
+    // Scales that lie along an axis, and that exporters compute.
+    &raise_opset::RaiseOpset,
+    &infer_types::InferTypes,
+    &fold_constants::FoldConstants,
+    &infer_types::InferTypes,
+    &freeze_quantizers::FreezeQuantizers,
+    // What only served quantizers hides that values have one reader.
+    &eliminate_dead_code::EliminateDeadCode,
+];
+
+/// From the grids of a quantized model to what planning asks for: nothing is run.
+const SPREAD: &[&dyn Pass] = &[&spread_grids::SpreadGrids];
 
 /// What other parts of the compiler call on: no part of every compilation.
 const ON_DEMAND: &[&dyn Pass] = &[
@@ -139,6 +163,8 @@ pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
         .chain(EXPORT)
         .chain(ON_DEMAND)
         .chain(LOWER)
+        .chain(FREEZE)
+        .chain(SPREAD)
         .find(|p| p.name() == name);
     match listed {
         Some(p) => Some(Box::new(Listed(*p))),
@@ -222,6 +248,37 @@ pub fn quantize(
     hooks: &Hooks<'_>,
 ) -> Result<Report, PassError> {
     Ok(plan_until(model, evidence, config, hooks, &quantize_passes(config))?.0)
+}
+
+/// Compiles a model that is quantized already, by whatever tool or by training, for a target: its grids are kept where
+/// the target can express them, and no range is measured.
+///
+/// # Errors
+/// If the model is not well-formed, or has no quantizers to take grids from.
+pub fn retarget(
+    model: &mut Model,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<retarget::Retargeted, PassError> {
+    let config = retarget::settled(config);
+    let mut cx = PassCx::new(&config);
+    let ops_before = op_count(model);
+    retarget::expect_quantizers(model)?;
+    let mut timing = run(FREEZE, model, &mut cx, hooks)?;
+    retarget::expect_grids(model, &cx)?;
+    timing.extend(run(OPTIMIZE, model, &mut cx, hooks)?);
+    let ops_fused = op_count(model);
+    timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
+    timing.extend(run(SPREAD, model, &mut cx, hooks)?);
+    let passes = quantize_passes(&config);
+    timing.extend(run(&passes[..1], model, &mut cx, hooks)?);
+    let found = retarget::compare(model, &cx)?;
+    timing.extend(run(&passes[1..], model, &mut cx, hooks)?);
+    let notes = cx.notes.iter().cloned().collect();
+    let (costs, nodes) = (cx.plan.costs, cx.plan.report.clone());
+    let rewrites = cx.rewrites.iter().map(|(rule, n)| (*rule, *n)).collect();
+    let report = Report { nodes, notes, samples: 0, costs, ops_before, ops_fused, rewrites, timing };
+    Ok(retarget::Retargeted { report, ..found })
 }
 
 /// Does all that [`quantize`] does up to the plan, and leaves the fused float graph in `model`.
@@ -312,6 +369,7 @@ fn plan_until(
     let mut cx = PassCx::new(&config);
     let ops_before = op_count(model);
     let mut timing = run(PREPARE, model, &mut cx, hooks)?;
+    retarget::expect_float(model, &mut cx)?;
     timing.extend(run(OPTIMIZE, model, &mut cx, hooks)?);
     let ops_fused = op_count(model);
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);

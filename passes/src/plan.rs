@@ -20,7 +20,7 @@ mod predict;
 mod units;
 
 pub(crate) use dynamic::{reads as dynamic_reads, rows};
-pub(crate) use units::units;
+pub(crate) use units::{NOT_COVERED, units};
 
 use crate::calibration::saturation::weight_levels;
 use crate::calibration::{Method, Range, RangeNote, solve};
@@ -76,6 +76,8 @@ pub struct ValuePlan {
     pub dtype: DType,
     /// Scale and zero point.
     pub params: QuantParams,
+    /// The codes that occur, where the element type has more of them: a Clip keeps the quantizer's result there.
+    pub codes: Option<(i32, i32)>,
     /// True if an integer operator makes the value: then every reader takes it dequantized. Otherwise it
     /// exists in float, and only integer operators read the quantized form.
     pub made_by_integer: bool,
@@ -351,7 +353,8 @@ impl QuantPlan {
         if let Some(p) = self.values.get(v) {
             let QuantParams { scale, zero_point } = p.params;
             let name = g.value(v).name();
-            let _ = writeln!(out, "  {name} {} s={scale:.6} z={zero_point} [{}]", p.dtype, p.why);
+            let codes = p.codes.map_or(String::new(), |(lo, hi)| format!(" in {lo}..{hi}"));
+            let _ = writeln!(out, "  {name} {} s={scale:.6} z={zero_point}{codes} [{}]", p.dtype, p.why);
         }
     }
 }

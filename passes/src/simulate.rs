@@ -448,7 +448,15 @@ mod tests {
     fn plan(y: ValueId, scale: f32) -> QuantPlan {
         let params = QuantParams { scale, zero_point: 0 };
         let (why, tie) = (String::new(), Tie::Own);
-        let value = ValuePlan { dtype: DType::Uint8, params, made_by_integer: true, why, tie, note: None };
+        let value = ValuePlan {
+            dtype: DType::Uint8,
+            params,
+            codes: None,
+            made_by_integer: true,
+            why,
+            tie,
+            note: None,
+        };
         let mut plan = QuantPlan::default();
         plan.values.insert(y, value);
         plan

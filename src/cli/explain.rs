@@ -59,7 +59,7 @@ impl Explain {
             Format::Json => writeln!(out, "{:#}", summary.json(&self.model.path, None))?,
             Format::Text => {
                 table(&mut out, &report.nodes)?;
-                writeln!(out, "\n{}", summary.text(&self.model.path, None, talk.verbose))?;
+                writeln!(out, "\n{}", summary.text("quantized", &self.model.path, None, talk.verbose))?;
             }
         }
         Ok(())

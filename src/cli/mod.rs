@@ -26,6 +26,7 @@ mod print;
 mod progress;
 mod qat;
 mod quantize;
+mod retarget;
 mod run;
 mod run_passes;
 mod runtime;
@@ -68,12 +69,13 @@ struct TalkFlags {
 #[derive(Subcommand)]
 enum Command {
     Quantize(quantize::Quantize),
+    Retarget(retarget::Retarget),
+    Qat(qat::Qat),
     Explain(explain::Explain),
     Compare(compare::Compare),
     Evaluate(evaluate::Evaluate),
     Sensitivity(sensitivity::Sensitivity),
     Tune(tune::Tune),
-    Qat(qat::Qat),
     Run(run::Run),
     Check(gate::Check),
     Bench(bench::Bench),
@@ -125,12 +127,13 @@ fn run(cli: Cli) -> ExitCode {
     let talk = Talk::new(cli.talk.quiet, cli.talk.verbose);
     let done = match cli.command {
         Command::Quantize(c) => c.run(&talk),
+        Command::Retarget(c) => c.run(&talk),
+        Command::Qat(c) => c.run(&talk),
         Command::Explain(c) => c.run(&talk),
         Command::Compare(c) => c.run(&talk),
         Command::Evaluate(c) => c.run(&talk),
         Command::Sensitivity(c) => c.run(&talk),
         Command::Tune(c) => c.run(&talk),
-        Command::Qat(c) => c.run(&talk),
         Command::Run(c) => c.run(&talk),
         Command::Check(c) => c.run(&talk),
         Command::Bench(c) => c.run(&talk),

@@ -1,5 +1,6 @@
 //! `squint qat`: models that are trained with quantizers in them.
 
+mod convert;
 mod export;
 
 use super::failure::Failure;
@@ -17,12 +18,14 @@ pub(crate) struct Qat {
 #[derive(Subcommand)]
 enum Command {
     Export(export::Export),
+    Convert(convert::Convert),
 }
 
 impl Qat {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
         match self.command {
             Command::Export(c) => c.run(talk),
+            Command::Convert(c) => c.run(talk),
         }
     }
 }

@@ -77,7 +77,9 @@ impl Quantize {
         let summary = Summary { report: &report, config: &config, loaded, saved, sizes: Some(sizes) };
         talk.notes(&report.notes);
         match self.summary {
-            Format::Text => talk.say(summary.text(&self.model.path, Some(&self.output.path), talk.verbose)),
+            Format::Text => {
+                talk.say(summary.text("quantized", &self.model.path, Some(&self.output.path), talk.verbose))
+            }
             Format::Json => writeln!(
                 io::stdout().lock(),
                 "{:#}",

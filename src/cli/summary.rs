@@ -33,8 +33,8 @@ pub(crate) struct Sizes {
 const CALIBRATE: &str = squint::passes::calibrate::NAME;
 
 impl Summary<'_> {
-    /// For people; a line for each subject.
-    pub(crate) fn text(&self, input: &Path, output: Option<&Path>, verbose: bool) -> String {
+    /// For people; a line for each subject. `done` is the word for what was done.
+    pub(crate) fn text(&self, done: &str, input: &Path, output: Option<&Path>, verbose: bool) -> String {
         let r = self.report;
         let mut out = String::new();
         let mut line = |label: &str, text: String| {
@@ -64,7 +64,7 @@ impl Summary<'_> {
             }
         }
         let head = match output {
-            Some(o) => format!("quantized `{}` to `{}`", input.display(), o.display()),
+            Some(o) => format!("{done} `{}` to `{}`", input.display(), o.display()),
             None => format!("`{}`", input.display()),
         };
         let data = match r.samples {

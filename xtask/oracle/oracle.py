@@ -20,6 +20,7 @@ import dynamic
 import processor
 import qat
 import tensorrt
+import trained
 from cases import CASES, QUICK_START, Case
 from compiler import Squint
 from formats import check_both, check_corners, check_forms
@@ -53,6 +54,8 @@ def main() -> int:
     if arguments.only in (None, FORMATS):
         check_forms(squint, arguments.work / "forms", report)
         check_corners(squint, arguments.work / "corners", report)
+    if arguments.only in (None, trained.NAME):
+        trained.check(squint, arguments.work / "models" / trained.NAME, report)
     for case in _selected(arguments):
         with report.step(f"{case.name}/run"):
             run_case(case, _subject(case, arguments), squint, arguments.work / "models" / case.name, report)

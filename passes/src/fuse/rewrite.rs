@@ -213,6 +213,30 @@ impl<'a, 'c> Rewrite<'a, 'c> {
         self.origin.clone().unwrap_or_default()
     }
 
+    fn hand_on(&mut self, old: ValueId, new: ValueId) {
+        if let Some(frozen) = &mut self.cx.frozen {
+            frozen.hand_on(old, new);
+        }
+    }
+
+    /// Takes over the integers of a weight, if it has some, for one whose channels along an axis are scaled.
+    pub(crate) fn scaled_weight(&mut self, old: ValueId, new: ValueId, axis: usize, factors: &[f64]) {
+        let dims = self.g().konst(old).map(|t| t.dims().to_vec()).unwrap_or_default();
+        if let Some(frozen) = &mut self.cx.frozen
+            && let Some(scaled) = frozen.weights.get(old).and_then(|w| w.scaled(&dims, axis, factors))
+        {
+            frozen.weights.insert(new, scaled);
+        }
+    }
+
+    /// A miss if the integers of a weight are given.
+    pub(crate) fn expect_free_weight(&self, name: &str) -> Result<(), Miss> {
+        match (&self.cx.frozen, self.opt(name)) {
+            (Some(frozen), Some(w)) if frozen.weights.contains(w) => Err("its integers are given".into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Adds a constant named after the value of a variable.
     pub(crate) fn add_const(&mut self, like: &str, tensor: Tensor) -> ValueId {
         let base = self.opt(like).map_or_else(|| like.to_owned(), |v| self.g().value(v).name().to_owned());
@@ -238,11 +262,15 @@ impl<'a, 'c> Rewrite<'a, 'c> {
     pub(crate) fn replace_root_by(&mut self, x: ValueId) -> Result<(), Miss> {
         let (name, root) = *self.found.ops.last().expect("invariant: a match has a root");
         let y = self.v(name);
+        if self.cx.frozen.as_ref().is_some_and(|f| !f.agree(y, x)) {
+            return Err(Miss::from("the result and what stands for it are quantized on different grids"));
+        }
         self.origin();
         let g = self.model.main_mut();
         if !g.is_output(y) {
             g.replace_uses(y, x);
             g.remove_op_and_results(root);
+            self.hand_on(y, x);
             return Ok(());
         }
         match g.producer(x) {
@@ -251,6 +279,7 @@ impl<'a, 'c> Rewrite<'a, 'c> {
                 g.set_result(p, slot, Some(y));
                 g.replace_uses(x, y);
                 g.remove_value(x);
+                self.hand_on(x, y);
                 Ok(())
             }
             _ => Err(Miss::from("the result is a graph output and needs an operator of its own")),

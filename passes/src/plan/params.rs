@@ -10,8 +10,10 @@ use crate::calibration::saturation::raise_scales;
 use crate::calibration::weights::channel_params;
 use crate::calibration::{Method, Range, solve};
 use crate::config::WeightBits;
+use crate::frozen::{Expressed, FrozenValue, Levels};
 use crate::overrides::{of_node, of_tensor};
 use crate::pass::PassCx;
+use crate::spread_grids::clamp;
 use squint_ir::affine::{ChannelLayout, QuantParams, bias_scale, weight_scale_for_bias};
 use squint_ir::{Model, Op, OpId, Tensor, ValueId, ValueTable};
 use squint_ops::Port;
@@ -88,8 +90,13 @@ impl Planner<'_, '_> {
         // What comes from outside a region is quantized with a range of its own.
         for v in &unit.reads {
             if !self.plan.values.contains(*v) {
-                let (params, why) = self.solve(*v, format);
-                self.set(*v, format, params, false, (why, Tie::Own));
+                let mut solved = self.solve(*v, format, &[]);
+                let g = self.model.main();
+                if g.producer(*v).is_some_and(|(op, _)| clamp(g, op).is_some()) {
+                    // An operator in float keeps it within its levels.
+                    solved.codes = None;
+                }
+                self.set(*v, format, solved, false);
             }
         }
         let inputs_only = self.target.placement() == squint_targets::Placement::Inputs;
@@ -99,8 +106,11 @@ impl Planner<'_, '_> {
                 && site.row.port(slot) == Port::Act
                 && let Some(t) = o.konst()
             {
-                let (lo, hi) = t.f32s().iter().fold((0f32, 0f32), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
-                self.set(o.value, format, self.params(format, lo, hi), false, ("constant".into(), Tie::Own));
+                let solved = self.frozen_constant(o.value, format).unwrap_or_else(|| {
+                    let (lo, hi) = t.f32s().iter().fold((0f32, 0f32), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
+                    Solved::new(self.params(format, lo, hi), "constant")
+                });
+                self.set(o.value, format, solved, false);
             }
         }
         for v in unit.makes.iter().filter(|_| !inputs_only) {
@@ -108,23 +118,25 @@ impl Planner<'_, '_> {
                 continue;
             }
             let given = islands::given(self.model.main(), *v, format);
-            let own = |(params, why)| (params, (why, Tie::Own));
-            let (params, why) = match params {
-                Params::Fixed { .. } if given.is_some() => own(self.solve(*v, format)),
-                Params::Own => own(self.solve(*v, format)),
-                Params::Fixed { lo, hi } => (self.params(format, lo, hi), ("fixed".into(), Tie::Fixed)),
+            let given = given.is_some() || self.frozen(*v).is_some();
+            let solved = match params {
+                Params::Fixed { .. } if given => self.solve(*v, format, &unit.clamps),
+                Params::Own => self.solve(*v, format, &unit.clamps),
+                Params::Fixed { lo, hi } => {
+                    Solved { tie: Tie::Fixed, ..Solved::new(self.params(format, lo, hi), "fixed") }
+                }
                 Params::SameAsInput => {
                     let source = unit.reads.first().and_then(|r| Some((r, self.plan.values.get(*r)?)));
                     match source {
                         Some((r, p)) => {
                             let name = self.model.main().value(*r).name();
-                            (p.params, (format!("as {name}"), Tie::As(*r)))
+                            Solved { tie: Tie::As(*r), ..Solved::new(p.params, &format!("as {name}")) }
                         }
-                        None => own(self.solve(*v, format)),
+                        None => self.solve(*v, format, &[]),
                     }
                 }
             };
-            self.set(*v, format, params, true, why);
+            self.set(*v, format, solved, true);
         }
         if self.choice.weights
             && let Some((slot, weight, axis)) = site.weight()
@@ -155,7 +167,42 @@ impl Planner<'_, '_> {
         self.cx.config.constraints.params(format.grid, lo, hi)
     }
 
-    fn solve(&self, v: ValueId, format: Format) -> (QuantParams, String) {
+    /// The grid that a value has already.
+    fn frozen(&self, v: ValueId) -> Option<&FrozenValue> {
+        self.cx.frozen.as_ref()?.values.get(v)
+    }
+
+    /// The grid of a constant operand, if its integers are given.
+    fn frozen_constant(&self, v: ValueId, format: Format) -> Option<Solved> {
+        let w = self.cx.frozen.as_ref()?.weights.get(v)?;
+        let &[scale] = &*w.scales else { return None };
+        let there = w.levels.iter().fold((0i16, 0i16), |(lo, hi), k| (lo.min(*k), hi.max(*k)));
+        let fits = i32::from(there.0) >= w.bounds.0 && i32::from(there.1) <= w.bounds.1;
+        let levels = Levels { scale, lowest: w.bounds.0.min(0), highest: w.bounds.1.max(0) };
+        // Its elements are levels, so that none needs to be kept from a code.
+        fits.then(|| Solved::new(levels.express(format).params, "as it was"))
+    }
+
+    /// Scale and zero point of a value that clamps may limit further.
+    fn solve(&self, v: ValueId, format: Format, clamps: &[OpId]) -> Solved {
+        if let Some(frozen) = self.frozen(v) {
+            let g = self.model.main();
+            let limits = clamps.iter().filter_map(|c| clamp(g, *c));
+            let levels = limits.fold(frozen.levels, |levels, (lo, hi)| levels.clamped(lo, hi));
+            let Expressed { params, codes, exact } = levels.express(format);
+            let (lo, hi) = levels.range();
+            let why = match (exact, frozen.inherited) {
+                (false, _) => format!("for the given range {lo:.4}..{hi:.4}"),
+                (true, Some(from)) if g.has_value(from) => format!("follows from {}", g.value(from).name()),
+                (true, _) => "as it was".into(),
+            };
+            return Solved { params, codes, why, tie: Tie::Own };
+        }
+        let (params, why) = self.choose(v, format);
+        Solved { params, codes: None, why, tie: Tie::Own }
+    }
+
+    fn choose(&self, v: ValueId, format: Format) -> (QuantParams, String) {
         let wish = of_tensor(&self.cx.config.overrides, self.model.main(), v);
         let own = wish.method.zip(self.cx.statistics.sketch(v)).map(|(m, s)| solve(s, m, &format.grid));
         if wish.range.is_none()
@@ -180,17 +227,65 @@ impl Planner<'_, '_> {
         (self.params(format, lo, hi), format!("{why} {lo:.4}..{hi:.4}"))
     }
 
-    fn set(
-        &mut self,
-        v: ValueId,
-        format: Format,
-        params: QuantParams,
-        made_by_integer: bool,
-        (why, tie): (String, Tie),
-    ) {
-        let note = self.choice.ranges.get(v).and_then(|r| r.note);
-        let plan = ValuePlan { dtype: format.dtype, params, made_by_integer, why, tie, note };
+    fn set(&mut self, v: ValueId, format: Format, solved: Solved, made_by_integer: bool) {
+        let note = self.choice.ranges.get(v).and_then(|r| r.note).filter(|_| self.frozen(v).is_none());
+        let Solved { params, codes, why, tie } = solved;
+        let plan = ValuePlan { dtype: format.dtype, params, codes, made_by_integer, why, tie, note };
         self.plan.values.insert(v, plan);
+    }
+
+    /// The plan of a weight whose integers are given; `None` if they are not, or the target cannot compute with them.
+    fn frozen_weight(
+        &self,
+        op: &Op,
+        slot: u32,
+        weight: &Operand,
+        axis: Option<usize>,
+        input_scale: f32,
+        bias: Option<&Operand>,
+    ) -> Option<WeightPlan> {
+        let frozen = self.cx.frozen.as_ref()?.weights.get(weight.value)?;
+        let t = weight.konst()?;
+        // The kernel for stacked matrices takes one scale: per-channel scales fail when it runs.
+        let axis = axis.filter(|a| t.rank() <= 2 || *a + 1 != t.rank());
+        if frozen.axis.is_some() && frozen.axis != axis {
+            return None;
+        }
+        let (codes, zero_point) = frozen.codes()?;
+        if zero_point != 0 && self.target.weights().grid.symmetric && self.target.activations().grid.symmetric
+        {
+            return None;
+        }
+        let params: Vec<QuantParams> =
+            frozen.scales.iter().map(|s| QuantParams { scale: *s, zero_point }).collect();
+        let pairs = self.target.saturating_pairs(op, t.dims());
+        if let Some(pairs) = pairs {
+            // Levels that the kernel would add wrongly have to become others.
+            let layout = match axis {
+                Some(a) => ChannelLayout::new(t.dims(), a)?,
+                None => ChannelLayout { outer: 1, channels: 1, inner: t.len() },
+            };
+            let exact = |c: usize| {
+                let mut levels: Vec<i8> = layout.channel(&codes, c).flatten().copied().collect();
+                !pairs.limit(&mut levels)
+            };
+            if zero_point != 0 || !(0..layout.channels).all(exact) {
+                return None;
+            }
+        }
+        let scales = params.iter().map(|p| bias_scale(input_scale, p.scale));
+        let bias_scales = if bias.and_then(Operand::konst).is_some() { scales.collect() } else { Vec::new() };
+        Some(WeightPlan {
+            slot,
+            dtype: self.target.weights().dtype,
+            axis: frozen.axis,
+            qmax: i8::MAX,
+            params,
+            bias_scales,
+            pairs,
+            chosen: Some(codes.into()),
+            bias: None,
+        })
     }
 
     /// Scales of a weight, raised where the bias would not fit its 32-bit grid, and of the bias.
@@ -204,6 +299,9 @@ impl Planner<'_, '_> {
         bias: Option<&Operand>,
     ) -> Option<WeightPlan> {
         let t = weight.konst()?;
+        if let Some(plan) = self.frozen_weight(op, slot, weight, axis, input_scale, bias) {
+            return Some(plan);
+        }
         // The kernel for stacked matrices takes one scale: per-channel scales fail when it runs.
         let axis = axis.filter(|a| t.rank() <= 2 || *a + 1 != t.rank());
         let (mut params, pairs, qmax) = weight_params(self.cx, self.target, op, t, axis)?;
@@ -223,6 +321,20 @@ impl Planner<'_, '_> {
         };
         let dtype = self.target.weights().dtype;
         Some(WeightPlan { slot, dtype, axis, qmax, params, bias_scales, pairs, chosen: None, bias: None })
+    }
+}
+
+/// Scale and zero point of a value, and how they were found.
+struct Solved {
+    params: QuantParams,
+    codes: Option<(i32, i32)>,
+    why: String,
+    tie: Tie,
+}
+
+impl Solved {
+    fn new(params: QuantParams, why: &str) -> Solved {
+        Solved { params, codes: None, why: why.into(), tie: Tie::Own }
     }
 }
 

@@ -108,14 +108,17 @@ pub(super) fn fix(
                 let no_kernel = dynamic::kernel(target, site).err().map(str::to_owned);
                 Some(no_kernel.or(never).unwrap_or_else(|| "float is faster here".into()))
             }
-            _ => unsupported_reason(unit).or(never).or_else(|| unseen_reason(g, cx, unit)),
+            _ => unsupported_reason(unit).or(never).or_else(|| unseen_reason(g, cx, target, unit)),
         };
     }
     // Where results are not quantized, nothing is quantized that no weighted operator reads.
     if target.placement() == Placement::Regions {
-        keep_tail_in_float(sites, units);
+        keep_tail_in_float(cx, sites, units);
     }
 }
+
+/// Why an operator of a model that was quantized stays in float, where the target would have it in integers.
+pub(crate) const NOT_COVERED: &str = "a value that it reads or makes was not quantized";
 
 fn leaves_float(g: &Graph, op: OpId, support: &Support) -> bool {
     let Support::Integer { float_result, .. } = support else { return false };
@@ -196,22 +199,33 @@ fn never_reason(g: &Graph, cx: &PassCx<'_>, op: OpId, site: &Site<'_>, unit: &Un
 }
 
 /// Why the range of an activation is not known.
-fn unseen_reason(g: &Graph, cx: &PassCx<'_>, unit: &Unit) -> Option<String> {
+fn unseen_reason(g: &Graph, cx: &PassCx<'_>, target: &dyn Target, unit: &Unit) -> Option<String> {
     let unseen = |v: &ValueId| cx.statistics.sketch(*v).is_none_or(|s| s.n_finite() == 0);
+    if cx.frozen.is_some() {
+        // A result that may stay in float needs no grid.
+        let float = unit.float_result || target.placement() == Placement::Inputs;
+        let makes = if float { &[][..] } else { &unit.makes };
+        return unit.reads.iter().chain(makes).any(|v| unseen(v)).then(|| NOT_COVERED.into());
+    }
     let v = unit.reads.iter().chain(&unit.makes).find(|v| unseen(v))?;
     Some(format!("calibration saw no finite element of `{}`", g.value(*v).name()))
 }
 
 /// Operators behind the last contraction stay float: integers there save little and round what the user
 /// reads.
-fn keep_tail_in_float(sites: &[(OpId, Site<'_>)], units: &mut [Unit]) {
+fn keep_tail_in_float(cx: &PassCx<'_>, sites: &[(OpId, Site<'_>)], units: &mut [Unit]) {
+    // What was quantized behind it stays so.
+    let given = |v: &ValueId| {
+        cx.frozen.as_ref().is_some_and(|f| f.values.get(*v).is_some_and(|f| f.inherited.is_none()))
+    };
     let mut leads_to_contraction: squint_ir::ValueTable<()> = squint_ir::ValueTable::new();
     for unit in units.iter_mut().rev() {
         let (_, site) = &sites[unit.site];
         let contraction =
             site.row.class == Class::Contraction && matches!(unit.support, Support::Integer { .. });
-        let leads =
-            contraction || unit.border || unit.makes.iter().any(|v| leads_to_contraction.contains(*v));
+        let leads = contraction
+            || unit.border
+            || unit.makes.iter().any(|v| leads_to_contraction.contains(*v) || given(v));
         if leads {
             for v in &unit.reads {
                 leads_to_contraction.insert(*v, ());

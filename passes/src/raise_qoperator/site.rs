@@ -54,6 +54,12 @@ impl Known {
         let (node, result) = (g.op(op), |slot| g.result(op, slot));
         if node.is("QuantizeLinear") {
             self.learn_quantized(g, op);
+        } else if node.is("Clip")
+            && let (Some(x), Some(y)) = (g.operand(op, 0), result(0))
+            && let Some(grid) = self.grids.get(x).copied()
+        {
+            // Integers that are kept within limits stand on the same grid.
+            self.grids.insert(y, grid);
         } else if node.is("DynamicQuantizeLinear")
             && let (Some(q), Some(scale), zero_point) = (result(0), result(1), result(2))
         {

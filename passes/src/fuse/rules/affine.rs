@@ -67,14 +67,16 @@ fn fold_batch_normalization_through_concat(rw: &mut Rewrite<'_, '_>) -> Result<(
         let last = channels.and_then(|n| n.checked_add(first)).filter(|n| *n <= m.len());
         let last = last.ok_or("its parameters differ in length from the channels")?;
         let own = scale_outputs(op, w, b.map(|b| &**b), &m[first..last], &a[first..last])?;
-        scaled.push((id, own));
+        scaled.push((id, own, first..last));
         first = last;
     }
     if first != m.len() {
         return Err("its parameters differ in length from the channels".into());
     }
     rw.replace_root_by(rw.v("c"))?;
-    for (id, Scaled { op, weight, bias }) in scaled {
+    for (id, Scaled { op, weight, bias }, channels) in scaled {
+        let axis = output_axis(&op, weight.rank())?;
+        let old = rw.g().operand(id, 1);
         let g = rw.g_mut();
         let name = |slot| g.operand(id, slot).map(|v| g.value(v).name().to_owned());
         let (w, b) = (name(1).unwrap_or_default(), name(2));
@@ -86,6 +88,9 @@ fn fold_batch_normalization_through_concat(rw: &mut Rewrite<'_, '_>) -> Result<(
             g.set_operand(id, 2, Some(bias));
         }
         g.op_mut(id).attributes = op.attributes;
+        if let Some(old) = old {
+            rw.scaled_weight(old, weight, axis, &m[channels]);
+        }
         rw.touch(id);
     }
     Ok(())
@@ -165,7 +170,10 @@ pub(super) fn fold_into_contraction(
 ) -> Result<(), Miss> {
     let bias = rw.opt("b").map(|_| rw.konst("b")).transpose()?;
     let Scaled { op, weight, bias } = scale_outputs(rw.op(c), &*rw.konst("w")?, bias.as_deref(), m, a)?;
-    let mut operands = vec![rw.v("x"), rw.add_const("w", weight)];
+    let axis = output_axis(&op, weight.rank())?;
+    let weight = rw.add_const("w", weight);
+    rw.scaled_weight(rw.v("w"), weight, axis, m);
+    let mut operands = vec![rw.v("x"), weight];
     if let Some(bias) = bias {
         operands.push(add_bias(rw, &bias));
     }
@@ -193,10 +201,7 @@ pub(super) fn scale_outputs(
     if w.dtype() != DType::Float || bias.is_some_and(|b| b.dtype() != w.dtype()) {
         return Err("weights that are not float32 are left as they are".into());
     }
-    let axis = match row("", &op.op_type).map(|r| r.port(1)) {
-        Some(Port::Weight(axis)) => axis.resolve(op, w.rank()).ok_or("the weight has too few axes")?,
-        _ => return Err("not a contraction".into()),
-    };
+    let axis = output_axis(op, w.rank())?;
     if op.op_type == "MatMul" && w.rank() < 2 {
         return Err("a vector as weight has no output channels".into());
     }
@@ -228,6 +233,14 @@ pub(super) fn scale_outputs(
     // Gemm computes alpha·A·B + beta·C: the factor of the product stays, that of the bias is folded.
     op.remove_attr("beta");
     Ok(Scaled { op, weight, bias })
+}
+
+/// The axis of output channels of the weight of a contraction.
+fn output_axis(op: &Op, rank: usize) -> Result<usize, Miss> {
+    match row("", &op.op_type).map(|r| r.port(1)) {
+        Some(Port::Weight(axis)) => Ok(axis.resolve(op, rank).ok_or("the weight has too few axes")?),
+        _ => Err("not a contraction".into()),
+    }
 }
 
 /// Adds a bias constant, named after the old one or after the weight.

@@ -76,6 +76,9 @@ fn fold_before_contraction(rw: &mut Rewrite<'_, '_>, m: &[f64], a: &[f64]) -> Re
     if m.iter().chain(a).any(|x| !x.is_finite()) {
         return Err("a factor is not finite".into());
     }
+    if m.len() != 1 {
+        rw.expect_free_weight("w")?;
+    }
     let (inputs, outputs) = channel_axes(&op, w.rank())?;
     // The weight of a grouped Conv has the input channels of one group on its axis.
     let groups = if op.op_type == "Conv" { group(&op) } else { 1 };
@@ -97,7 +100,9 @@ fn fold_before_contraction(rw: &mut Rewrite<'_, '_>, m: &[f64], a: &[f64]) -> Re
         sums[out] += f64::from(*x) * at(a, input);
         weights.push((f64::from(*x) * at(m, input)) as f32);
     }
+    let old = rw.v("w");
     let w = rw.add_const("w", Tensor::from_f32(w.dims(), &weights));
+    rw.scaled_weight(old, w, inputs, m);
     let b = match bias {
         None => rw.opt("b"),
         Some(old) => {

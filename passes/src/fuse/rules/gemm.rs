@@ -59,7 +59,11 @@ fn normalize_gemm(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     op.remove_attr("alpha");
     op.remove_attr("beta");
     let w = match w {
-        Some(t) => rw.add_const("w", t),
+        Some(t) => {
+            let (old, new) = (rw.v("w"), rw.add_const("w", t));
+            rw.scaled_weight(old, new, 0, &[f64::from(alpha)]);
+            new
+        }
         None => rw.v("w"),
     };
     let b = b.map(|t| rw.add_const("b", t)).or(rw.opt("b"));

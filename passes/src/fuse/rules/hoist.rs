@@ -23,6 +23,9 @@ fn hoist_scale(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     if rw.op("y").op_type == "Div" && rw.g().operand(y, 0) != Some(c) {
         return Err("the constant is divided".into());
     }
+    if rw.cx.frozen.is_some() {
+        return Err("the values above may be quantized on given grids".into());
+    }
     let factor = rw.factor("y", "k")?;
     rw.expect_no_growth("c", "k")?;
     if factor == 0.0 {

@@ -143,6 +143,7 @@ fn fold_slices_into_conv(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     if op.int("group").unwrap_or(1) != 1 || !all("dilations", 1) || !explicit {
         return Err("the convolution has groups, dilations or automatic padding".into());
     }
+    rw.expect_free_weight("w")?;
     let w = rw.konst("w")?;
     let &[m, c, kh, kw] = w.dims() else { return Err("the weight is not of images".into()) };
     if w.dtype() != DType::Float || !c.is_multiple_of(offsets.len()) {
