@@ -61,7 +61,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="what `squint qat export` wrote")
     parser.add_argument("-o", "--output", required=True, help="where the trained model goes")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
     arguments = parser.parse_args()
     pictures, _, labels, _ = load_data()
     net = OnnxModule(arguments.model)
