@@ -1,6 +1,6 @@
 //! `finish`: what remains before the model is written: node names, operator set, provenance.
 
-use crate::config::{OperatorFormat, Scheme};
+use crate::config::{OperatorFormat, Scheme, WeightBits};
 use crate::names::Names;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use squint_ir::Model;
@@ -42,6 +42,12 @@ impl Pass for Finish {
         }
         if c.constraints.power_of_two {
             recipe.push_str(" power-of-two");
+        }
+        if let Some(training) = c.training {
+            recipe.push_str(match training.weight_bits {
+                WeightBits::Four => " for-training weight-bits=4",
+                WeightBits::Eight => " for-training",
+            });
         }
         if c.constraints.min_range > 0.0 {
             recipe.push_str(&format!(" min-range={}", c.constraints.min_range));

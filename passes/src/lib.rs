@@ -15,6 +15,7 @@ mod dequantize_constants;
 mod dequantize_recurrent;
 mod eliminate_dead_code;
 mod emit_dynamic;
+mod emit_fake_quant;
 mod emit_qdq;
 mod equalize;
 pub mod evidence;

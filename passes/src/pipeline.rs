@@ -72,6 +72,15 @@ const QUANTIZE: &[&dyn Pass] = &[
     &finish::Finish,
 ];
 
+/// From statistics to a float graph with quantizers that can be trained.
+const EXPORT: &[&dyn Pass] = &[
+    &plan::PlanQuantization,
+    // Reads only the plan.
+    &emit_fake_quant::EmitFakeQuant,
+    &eliminate_dead_code::EliminateDeadCode,
+    &finish::Finish,
+];
+
 /// A quantized model as the float model that computes the same: for executing it where the runtime is not
 /// there, never for writing it.
 const LOWER: &[&dyn Pass] = &[
@@ -122,8 +131,11 @@ const ON_DEMAND: &[&dyn Pass] = &[
 /// Stages that run the model on data, as reports name them, in their order.
 pub const RUNNING: [&str; 4] = [equalize::NAME, calibrate::NAME, refine::NAME, repair::NAME];
 
-/// The passes of [`QUANTIZE`] for the format that is asked for.
+/// The passes of [`QUANTIZE`] for the format that is asked for, or of [`EXPORT`] for a model that is to be trained.
 fn quantize_passes(config: &Config) -> Vec<&'static dyn Pass> {
+    if config.training.is_some() {
+        return EXPORT.to_vec();
+    }
     let lower: &[&dyn Pass] = match config.format {
         OperatorFormat::Qdq => &[],
         OperatorFormat::Qoperator => &[&lower_qoperator::LowerQoperator],
@@ -160,6 +172,7 @@ pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
         .chain(OPTIMIZE)
         .chain(OBSERVE)
         .chain(QUANTIZE)
+        .chain(EXPORT)
         .chain(ON_DEMAND)
         .chain(LOWER)
         .chain(FREEZE)
@@ -379,7 +392,9 @@ fn plan_until(
     let float = learn(model, &mut cx, evidence, hooks, &mut timing)?;
     let (planning, rest) = last.split_at(1);
     timing.extend(run(planning, model, &mut cx, hooks)?);
-    if let (Some((executor, samples)), true, false) = (evidence.samples, config.effort > 0, rest.is_empty()) {
+    // Weights that are trained are not rounded yet.
+    let repaired = config.effort > 0 && config.training.is_none() && !rest.is_empty();
+    if let (Some((executor, samples)), true) = (evidence.samples, repaired) {
         hooks.progress.pass(repair::NAME);
         let start = Instant::now();
         if let Some(float) = &float {
@@ -405,8 +420,10 @@ fn learn<'e>(
     timing: &mut Vec<(&'static str, f64)>,
 ) -> Result<Option<FloatGraph<'e>>, PassError> {
     let mut begun = None;
-    // Ranges that are known already are those of the graph as it is.
-    let wanted = cx.config.effort > 0 && cx.config.equalize && cx.config.scheme != Scheme::Dynamic;
+    // Ranges that are known already are those of the graph as it is; and steps of training would be out of proportion
+    // to channels that are scaled.
+    let planned = cx.config.scheme != Scheme::Dynamic && cx.config.training.is_none();
+    let wanted = cx.config.effort > 0 && cx.config.equalize && planned;
     if let (Some((executor, samples)), None, true) = (evidence.samples, evidence.known, wanted) {
         hooks.progress.pass(equalize::NAME);
         let start = Instant::now();
@@ -458,7 +475,8 @@ mod tests {
 
     #[test]
     fn every_pass_can_be_named_and_names_are_kebab_case() {
-        for p in PREPARE.iter().chain(OPTIMIZE).chain(OBSERVE).chain(QUANTIZE).chain(ON_DEMAND) {
+        let stages = [PREPARE, OPTIMIZE, OBSERVE, QUANTIZE, EXPORT, ON_DEMAND];
+        for p in stages.into_iter().flatten() {
             assert!(pass_named(p.name()).is_some());
             let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             assert!(p.name().chars().all(kebab), "{}", p.name());
@@ -473,10 +491,13 @@ mod tests {
             assert!(p.needs() <= phase, "{}", p.name());
             phase = p.reaches().unwrap_or(phase).max(phase);
         }
-        phase = pass::Phase::Calibrated;
-        for p in QUANTIZE {
-            assert!(p.needs() <= phase, "{}", p.name());
-            phase = p.reaches().unwrap_or(phase).max(phase);
+        let calibrated = pass::Phase::Calibrated;
+        for stage in [QUANTIZE, EXPORT] {
+            phase = calibrated;
+            for p in stage {
+                assert!(p.needs() <= phase, "{}", p.name());
+                phase = p.reaches().unwrap_or(phase).max(phase);
+            }
         }
     }
 }

@@ -87,8 +87,21 @@ pub struct ValuePlan {
     pub made_by_integer: bool,
     /// How the parameters were found.
     pub why: String,
+    /// What the parameters depend on.
+    pub tie: Tie,
     /// What is remarkable about the range.
     pub note: Option<RangeNote>,
+}
+
+/// What the parameters of a value depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    /// They are its own.
+    Own,
+    /// They are those of this value, always.
+    As(ValueId),
+    /// They follow from the operator that makes it.
+    Fixed,
 }
 
 /// The decision on the weight of a contraction.
@@ -100,6 +113,8 @@ pub struct WeightPlan {
     pub dtype: DType,
     /// Channel axis; `None` for one scale for the whole tensor.
     pub axis: Option<usize>,
+    /// The largest level; the smallest is its negative.
+    pub qmax: i8,
     /// One scale for each channel.
     pub params: Vec<QuantParams>,
     /// Scales of the bias, products of activation and weight scales; empty without a bias.
@@ -125,7 +140,7 @@ impl WeightPlan {
     pub fn levels(&self, weight: &Tensor) -> Option<Vec<i8>> {
         match &self.chosen {
             Some(levels) => (levels.len() == weight.len()).then(|| levels.to_vec()),
-            None => weight_levels(&weight.f32s(), self.layout(weight)?, &self.params, self.pairs),
+            None => weight_levels(&weight.f32s(), self.layout(weight)?, &self.params, self.pairs, self.qmax),
         }
     }
 }
@@ -197,7 +212,7 @@ impl<'m> Draft<'m> {
         let target = resolve_target(&cx.config.target)?;
         types_asked_for(model.main(), target, &cx.config.overrides)?;
         let sites = sites(model, cx)?;
-        let mut units = units::units(model.main(), target, &sites);
+        let mut units = units::units(model.main(), cx, target, &sites);
         units::fix(model, cx, target, &sites, &mut units);
         let mut guide = ValueTable::new();
         if let Some(known) = &cx.config.guide {

@@ -4,7 +4,7 @@
 //! Keys are the flags of the command line. What is the default is left out, except for the target, whose default
 //! depends on the machine.
 
-use crate::config::Config;
+use crate::config::{Config, WeightBits};
 use crate::overrides::{Override, Pattern, Wish};
 use std::fmt::Write as _;
 
@@ -48,6 +48,14 @@ pub(crate) fn recipe<'a>(config: &Config, decided: impl Iterator<Item = (&'a str
     if let Some(samples) = config.samples {
         line("samples", samples.to_string());
     }
+    if let Some(training) = config.training {
+        if training.weight_bits == WeightBits::Four {
+            line("weight-bits", "4".into());
+        }
+        if training.keep_batch_normalization {
+            line("keep-batch-normalization", "true".into());
+        }
+    }
     let list =
         |words: Vec<String>| format!("[{}]", words.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(", "));
     if !config.keep_float.is_empty() {
@@ -74,8 +82,8 @@ fn float(x: f64) -> String {
     if text.contains(['.', 'e', 'n']) { text } else { format!("{text}.0") }
 }
 
-/// A TOML basic string.
-fn quoted(text: &str) -> String {
+/// A TOML basic string, which is a JSON string, too.
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

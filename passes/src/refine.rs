@@ -126,6 +126,11 @@ pub(crate) fn refine(
         cx.steering = steering;
         return Ok(());
     }
+    // In training, what rounding costs is learnt back.
+    if cx.config.training.is_some() && cx.config.min_sqnr == f64::NEG_INFINITY {
+        cx.steering = steering;
+        return Ok(());
+    }
     let deviation = simulator.deviation(&plan)?;
     let wanted = if !states.is_empty() { cx.config.min_sqnr.max(FEEDBACK_SQNR) } else { cx.config.min_sqnr };
     // Who wants no bound on the error wants none on classes either.

@@ -16,12 +16,11 @@ use crate::calibrate::{prepare, threads};
 use crate::config::Config;
 use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
-use crate::plan::{QuantPlan, resolve_target};
+use crate::plan::QuantPlan;
 use crate::simulate::{Errors, Simulator, affordable, spread};
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Sample, Samples};
 use squint_ir::{Model, ValueId};
-use squint_targets::Placement;
 
 /// Name of the stage.
 pub(crate) const NAME: &str = "repair";
@@ -84,9 +83,7 @@ fn try_steps(
     let observed = cx.observed.clone();
     let work =
         Work { config: cx.config, model, executor, observed: &observed, samples, numbers: &learnt_from };
-    // Biases that stay float are not the plan's.
-    let biased = resolve_target(&cx.config.target)?.placement() == Placement::Regions;
-    let corrected = |plan: &QuantPlan| if biased { bias::correct(&work, plan) } else { Ok(None) };
+    let corrected = |plan: &QuantPlan| bias::correct(&work, plan);
     let mut candidates = Vec::new();
     candidates.extend(corrected(&cx.plan)?.map(|plan| ("biases corrected", plan)));
     if cx.config.effort > 1 {

@@ -457,7 +457,7 @@ fn largest(row: &[f32]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{DynamicPlan, ValuePlan};
+    use crate::plan::{DynamicPlan, Tie, ValuePlan};
     use squint_ir::OpSpec;
     use squint_ir::execute::{ExecuteError, Observer};
 
@@ -496,13 +496,15 @@ mod tests {
 
     fn plan(y: ValueId, scale: f32) -> QuantPlan {
         let params = QuantParams { scale, zero_point: 0 };
+        let (why, tie) = (String::new(), Tie::Own);
         let value = ValuePlan {
             dtype: DType::Uint8,
             params,
             codes: None,
             saturates: false,
             made_by_integer: true,
-            why: String::new(),
+            why,
+            tie,
             note: None,
         };
         let mut plan = QuantPlan::default();

@@ -7,6 +7,7 @@ use squint::data::{Channels, Layout, Letterbox, PRESETS, Preprocessing, Preset, 
 use squint::encodings;
 use squint::passes::calibration::Constraints;
 use squint::passes::calibration::weights::WeightMethod;
+use squint::passes::config::{Training, WeightBits};
 use squint::passes::overrides::{Override, misfits};
 use squint::targets::{host, target, targets};
 use squint::{Config, DataOptions, Dataset, Hooks, Method, Model, OperatorFormat, Samples, Scheme};
@@ -55,9 +56,9 @@ pub(crate) struct CompileFlags {
     /// mean-minmax or moving-average[:WEIGHT].
     #[arg(long, value_name = "METHOD", default_value = "auto")]
     method: Method,
-    /// How ranges of weights are chosen: minmax, percentile[:P] or mse.
-    #[arg(long, value_name = "METHOD", default_value = "minmax", value_parser = weight_method)]
-    weight_method: WeightMethod,
+    /// How ranges of weights are chosen: minmax, percentile[:P] or mse. [default: minmax; mse for 4 bits]
+    #[arg(long, value_name = "METHOD", value_parser = weight_method)]
+    weight_method: Option<WeightMethod>,
     /// Use scales that are powers of two only, for kernels that shift instead of multiplying.
     #[arg(long)]
     power_of_two: bool,
@@ -74,8 +75,9 @@ pub(crate) struct CompileFlags {
     #[arg(long)]
     no_equalize: bool,
     /// Signal to noise of the outputs, in dB, below which the operators that cost most accuracy stay in float.
-    #[arg(long, value_name = "DB", default_value_t = 15.0, allow_negative_numbers = true)]
-    min_sqnr: f64,
+    /// [default: 15; none for `qat export`]
+    #[arg(long, value_name = "DB", allow_negative_numbers = true)]
+    min_sqnr: Option<f64>,
     /// Keep the node of this name in float; `*` stands for any characters. May be given again.
     #[arg(long, visible_alias = "float", value_name = "NAME")]
     keep_float: Vec<String>,
@@ -162,17 +164,17 @@ impl CompileFlags {
         let mut config = Config::new(known_target(&self.target)?);
         config.scheme = self.scheme;
         config.method = self.method;
-        config.weight_method = self.weight_method;
+        config.weight_method = self.weight_method.unwrap_or(config.weight_method);
         if !(self.min_range >= 0.0 && self.min_range.is_finite()) {
             return Err(Failure::new(format!("`--min-range {}` is no width", self.min_range)));
         }
         config.constraints = Constraints { power_of_two: self.power_of_two, min_range: self.min_range };
         config.effort = self.effort;
         config.equalize = !self.no_equalize;
-        if self.min_sqnr.is_nan() {
+        if self.min_sqnr.is_some_and(f64::is_nan) {
             return Err(Failure::new("`--min-sqnr NaN` is no bound".to_owned()));
         }
-        config.min_sqnr = self.min_sqnr;
+        config.min_sqnr = self.min_sqnr.unwrap_or(config.min_sqnr);
         config.threads = self.threads.map(NonZeroUsize::get);
         let g = model.main();
         for name in &self.keep_float {
@@ -188,6 +190,28 @@ impl CompileFlags {
 }
 
 impl CompileFlags {
+    /// The configuration of a model that is to be trained: scales are planned, ranges of 4-bit weights have the least
+    /// squared error, and nothing stays in float for accuracy, unless it is asked for.
+    ///
+    /// # Errors
+    /// As [`CompileFlags::config`]; and for scales that are found in every run, which cannot be trained.
+    pub(crate) fn training(&self, training: Training, model: &Model, talk: &Talk) -> Result<Config, Failure> {
+        if self.is_dynamic() {
+            return Err(Failure::with_help(
+                "scales that are found in every run cannot be trained",
+                "leave out `--scheme dynamic`",
+            ));
+        }
+        let mut config = self.config(model, talk)?;
+        config.scheme = Scheme::Static;
+        config.training = Some(training);
+        if self.weight_method.is_none() && training.weight_bits == WeightBits::Four {
+            config.weight_method = WeightMethod::Mse;
+        }
+        config.min_sqnr = self.min_sqnr.unwrap_or(f64::NEG_INFINITY);
+        Ok(config)
+    }
+
     /// Overrides of a file, and those of the command line, which hold where both say something.
     ///
     /// # Errors

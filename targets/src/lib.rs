@@ -68,6 +68,12 @@ pub trait Target: Sync {
         site.activations()
     }
 
+    /// Slots of the operands whose makers may run in integers only if this operator does, too.
+    fn bound_operands(&self, site: &Site<'_>) -> Vec<u32> {
+        let _ = site;
+        Vec::new()
+    }
+
     /// What the runtime will make of a graph, quantized or not, by whatever tool; `None` if that cannot be predicted
     /// for this target.
     fn predict(&self, subject: &Subject<'_>) -> Option<Prediction> {

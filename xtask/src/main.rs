@@ -20,10 +20,12 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask TASK
 
-  oracle [--quick] [--only NAME] [--zoo DIR] [--squint BINARY]
+  oracle [--quick] [--only NAME] [--zoo DIR] [--squint BINARY] [--with-torch]
         quantize real models and check the results in ONNX Runtime
         --quick   the quick-start model only
-        --only    one case of xtask/oracle/cases.py, or `predict`: predictions against the runtime's own graphs
+        --only    one case of xtask/oracle/cases.py, or one part: `predict` (predictions against the runtime's own
+                  graphs), `tensorrt`, `qat`
+        --with-torch  installs PyTorch, 6 GB in target/oracle/torch, and trains a model for `qat`
         --zoo     folder of zoo models (default: ../shared/zoo; skipped if it is not there)
         --squint  binary under test (default: build one in the dev profile)
   executors [--zoo DIR] [--squint BINARY] [--only NAME]

@@ -20,13 +20,14 @@
 use super::Work;
 use crate::calibrate::prepare;
 use crate::pass::PassError;
-use crate::plan::QuantPlan;
+use crate::plan::{QuantPlan, resolve_target};
 use crate::simulate::Rounding;
-use crate::weights::{bias, rounded};
+use crate::weights::rounded;
 use rayon::prelude::*;
 use squint_ir::affine::bias_scale;
 use squint_ir::execute::{Sample, Session};
 use squint_ir::{Graph, OpId, ValueId};
+use squint_targets::Placement;
 
 /// A contraction whose bias can be chosen.
 struct Layer {
@@ -90,12 +91,13 @@ pub(super) fn correct(work: &Work<'_>, plan: &QuantPlan) -> Result<Option<QuantP
         }
     });
     let sums = sums.collect::<Result<Vec<_>, _>>()?;
+    let integers = resolve_target(&work.config.target)?.placement() == Placement::Regions;
     let mut out = plan.clone();
     for (i, layer) in layers.iter().enumerate() {
         let seen: Vec<&Sums> = sums.iter().filter_map(|s| s[i].as_ref()).collect();
         if seen.len() == sums.len() {
             let shift: Vec<f64> = (0..layer.channels).map(|c| certain(&seen, c)).collect();
-            add(g, &mut out, layer, &shift);
+            add(g, &mut out, layer, &shift, integers);
         }
     }
     Ok(Some(out))
@@ -240,19 +242,22 @@ fn certain(samples: &[&Sums], c: usize) -> f64 {
 }
 
 /// Adds to the bias of a layer, which gets one if it has none.
-fn add(g: &Graph, plan: &mut QuantPlan, layer: &Layer, shift: &[f64]) {
+fn add(g: &Graph, plan: &mut QuantPlan, layer: &Layer, shift: &[f64], integers: bool) {
     let Some(input) = g.operand(layer.op, 0).and_then(|v| plan.values.get(v)).map(|p| p.params.scale) else {
         return;
     };
     let Some(w) = plan.weights.get_mut(layer.op) else { return };
-    let old = match bias(g, layer.op, w) {
-        Some(b) if b.len() == 1 => vec![b[0]; layer.channels],
-        Some(b) => b,
-        None if g.operand(layer.op, 2).is_none() => vec![0.0; layer.channels],
-        None => return,
+    let old = match (&w.bias, g.operand(layer.op, 2)) {
+        (Some(b), _) => b.to_vec(),
+        (None, None) => vec![0.0; layer.channels],
+        (None, Some(b)) => match g.konst(b) {
+            Some(b) if b.len() == 1 => vec![b.f32s()[0]; layer.channels],
+            Some(b) => b.to_f32s(),
+            None => return,
+        },
     };
     // A single number for all channels, or none: the scales are those of one number for each.
-    if w.bias_scales.is_empty() {
+    if integers && w.bias_scales.is_empty() {
         w.bias_scales = w.params.iter().map(|p| bias_scale(input, p.scale)).collect();
     }
     if old.len() == layer.channels && shift.iter().all(|s| s.is_finite()) {
