@@ -176,7 +176,7 @@ impl<'a> Simulator<'a> {
     /// If the executor fails.
     pub(crate) fn deviation(&self, plan: &QuantPlan) -> Result<Deviation, PassError> {
         let roundings = self.roundings(plan);
-        let run = |i: usize| self.run(&*self.samples.get(i)?, &roundings);
+        let run = |i: usize| self.samples.get(i).and_then(|sample| self.run(&sample, &roundings));
         let all = (0..self.samples.len()).into_par_iter();
         let outputs = self.pool.install(|| all.map(run).collect::<Result<Vec<_>, _>>())?;
         Ok(self.compare(&self.references, &outputs))
@@ -275,7 +275,7 @@ impl<'a> Simulator<'a> {
         let one = |group: &&[usize]| {
             let chosen = |slot: usize| roundings[slot].filter(|_| group.contains(&slot));
             let chosen: Vec<_> = (0..roundings.len()).map(chosen).collect();
-            let run = |i: usize| self.run(&*self.samples.get(i)?, &chosen);
+            let run = |i: usize| self.samples.get(i).and_then(|sample| self.run(&sample, &chosen));
             let outputs = (0..n).map(run).collect::<Result<Vec<_>, _>>()?;
             Ok(self.compare(&self.references[..n], &outputs).error / group.len() as f64)
         };
