@@ -205,7 +205,7 @@ fn unseen_reason(g: &Graph, cx: &PassCx<'_>, target: &dyn Target, unit: &Unit) -
         // A result that may stay in float needs no grid.
         let float = unit.float_result || target.placement() == Placement::Inputs;
         let makes = if float { &[][..] } else { &unit.makes };
-        return unit.reads.iter().chain(makes).any(|v| unseen(v)).then(|| NOT_COVERED.into());
+        return unit.reads.iter().chain(makes).any(&unseen).then(|| NOT_COVERED.into());
     }
     let v = unit.reads.iter().chain(&unit.makes).find(|v| unseen(v))?;
     Some(format!("calibration saw no finite element of `{}`", g.value(*v).name()))
