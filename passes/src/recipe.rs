@@ -4,8 +4,6 @@
 //! Keys are the flags of the command line. What is the default is left out, except for the target, whose default
 //! depends on the machine.
 
-use crate::calibration::Method;
-use crate::calibration::weights::WeightMethod;
 use crate::config::Config;
 use crate::overrides::{Override, Pattern, Wish};
 use std::fmt::Write as _;
@@ -24,7 +22,7 @@ pub(crate) fn recipe<'a>(config: &Config, in_float: impl Iterator<Item = &'a str
         line("method", quoted(&config.method.to_string()));
     }
     if config.weight_method != default.weight_method {
-        line("weight-method", quoted(&weight_method(config.weight_method)));
+        line("weight-method", quoted(&config.weight_method.to_string()));
     }
     if config.scheme != default.scheme {
         line("scheme", quoted(&config.scheme.to_string()));
@@ -34,6 +32,9 @@ pub(crate) fn recipe<'a>(config: &Config, in_float: impl Iterator<Item = &'a str
     }
     if config.constraints.power_of_two {
         line("power-of-two", "true".into());
+    }
+    if config.constraints.narrow_range {
+        line("narrow-range", "true".into());
     }
     if config.constraints.min_range > 0.0 {
         line("min-range", config.constraints.min_range.to_string());
@@ -52,16 +53,6 @@ pub(crate) fn recipe<'a>(config: &Config, in_float: impl Iterator<Item = &'a str
         line("override", list(overrides));
     }
     out
-}
-
-/// A method for weights as the command line spells it.
-fn weight_method(method: WeightMethod) -> String {
-    match method {
-        WeightMethod::MinMax => Method::MinMax,
-        WeightMethod::Percentile(p) => Method::Percentile(p),
-        WeightMethod::Mse => Method::Mse,
-    }
-    .to_string()
 }
 
 /// A TOML basic string.
@@ -83,17 +74,18 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibration::Method;
 
     #[test]
     fn only_what_differs_is_said() {
         let mut config = Config::new("cpu-vnni");
         assert_eq!(recipe(&config, std::iter::empty()), "target = \"cpu-vnni\"\n");
         config.method = Method::Percentile(99.9);
-        config.weight_method = WeightMethod::Mse;
+        config.weight_method = Method::Lp(2.4);
         config.constraints.power_of_two = true;
         config.keep_float = vec!["a\\b\"".into()];
         config.overrides = vec!["conv1: range=-1..3".parse().unwrap()];
-        let expected = "target = \"cpu-vnni\"\nmethod = \"percentile:99.9\"\nweight-method = \"mse\"\n\
+        let expected = "target = \"cpu-vnni\"\nmethod = \"percentile:99.9\"\nweight-method = \"lp:2.4\"\n\
                         power-of-two = true\nkeep-float = [\"a\\\\b\\\"\"]\n\
                         override = [\"tensor=x: float\", \"conv1: range=-1..3\"]\n";
         assert_eq!(recipe(&config, ["x"].into_iter()), expected);

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use squint::data::{Channels, Layout, Letterbox, PRESETS, Preprocessing, Preset, Resize, Scale, Size};
 use squint::encodings;
 use squint::passes::calibration::Constraints;
-use squint::passes::calibration::weights::WeightMethod;
+use squint::passes::calibration::weights::{WeightMethod, suits_weights};
 use squint::passes::overrides::{Override, misfits};
 use squint::targets::{host, target, targets};
 use squint::{Config, DataOptions, Dataset, Hooks, Method, Model, OperatorFormat, Samples, Scheme};
@@ -55,12 +55,16 @@ pub(crate) struct CompileFlags {
     /// mean-minmax or moving-average[:WEIGHT].
     #[arg(long, value_name = "METHOD", default_value = "auto")]
     method: Method,
-    /// How ranges of weights are chosen: minmax, percentile[:P] or mse.
+    /// How ranges of weights are chosen, for each channel: minmax, percentile[:P], entropy, mse, lp:P or auto.
     #[arg(long, value_name = "METHOD", default_value = "minmax", value_parser = weight_method)]
     weight_method: WeightMethod,
     /// Use scales that are powers of two only, for kernels that shift instead of multiplying.
     #[arg(long)]
     power_of_two: bool,
+    /// Leave the lowest level of the grids of activations of both signs unused (1..255, -127..127), as kernels of some
+    /// accelerators want it. Weights never use it.
+    #[arg(long)]
+    narrow_range: bool,
     /// Widen ranges of activations that are narrower than this.
     #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true)]
     min_range: f32,
@@ -137,6 +141,13 @@ pub(crate) struct DataFlags {
     /// Order of axes: nchw or nhwc. [default: by the input's shape]
     #[arg(long, value_name = "ORDER")]
     layout: Option<Layout>,
+    /// The `tokenizer.json` of the model, which makes numbers of texts: with it, `.txt` files hold a text on each
+    /// line, and `.jsonl` files one in the field `text` of each line's object.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Cut texts to N tokens. [default: as the tokenizer says]
+    #[arg(long, value_name = "N", requires = "tokenizer")]
+    max_length: Option<NonZeroUsize>,
 }
 
 impl CompileFlags {
@@ -162,7 +173,11 @@ impl CompileFlags {
         if !(self.min_range >= 0.0 && self.min_range.is_finite()) {
             return Err(Failure::new(format!("`--min-range {}` is no width", self.min_range)));
         }
-        config.constraints = Constraints { power_of_two: self.power_of_two, min_range: self.min_range };
+        config.constraints = Constraints {
+            power_of_two: self.power_of_two,
+            narrow_range: self.narrow_range,
+            min_range: self.min_range,
+        };
         config.effort = self.effort;
         if self.min_sqnr.is_nan() {
             return Err(Failure::new("`--min-sqnr NaN` is no bound".to_owned()));
@@ -257,7 +272,14 @@ impl DataFlags {
             None => own,
         };
         let samples = self.samples.map(NonZeroUsize::get);
-        let data = Dataset::open(model, &DataOptions { paths: self.data.clone(), samples, preprocessing })?;
+        let options = DataOptions {
+            paths: self.data.clone(),
+            samples,
+            preprocessing,
+            tokenizer: self.tokenizer.clone(),
+            max_length: self.max_length.map(NonZeroUsize::get),
+        };
+        let data = Dataset::open(model, &options)?;
         talk.notes(data.notes());
         talk.detail(format_args!(
             "data: {} of {} samples; {}",
@@ -287,24 +309,13 @@ pub(crate) fn known_target(name: &str) -> Result<&str, Failure> {
     ))
 }
 
-/// The method of a name, which is spelled as for activations.
+/// The method of a name, if it is one for weights.
 fn weight_method(text: &str) -> Result<WeightMethod, String> {
-    match text.parse() {
-        Ok(Method::MinMax) => Ok(WeightMethod::MinMax),
-        Ok(Method::Mse) => Ok(WeightMethod::Mse),
-        Ok(Method::Percentile(p)) => Ok(WeightMethod::Percentile(p)),
-        _ => Err(format!("`{text}` is none of minmax, percentile[:P], mse")),
+    let method: Method = text.parse().map_err(|e| format!("{e}"))?;
+    match suits_weights(method) {
+        true => Ok(method),
+        false => Err(format!("`{method}` is over samples, which there are none of in weights")),
     }
-}
-
-/// The name of a method, as [`weight_method`] reads it.
-pub(crate) fn weight_method_name(method: WeightMethod) -> String {
-    match method {
-        WeightMethod::MinMax => Method::MinMax,
-        WeightMethod::Percentile(p) => Method::Percentile(p),
-        WeightMethod::Mse => Method::Mse,
-    }
-    .to_string()
 }
 
 /// The preset of a name.

@@ -1,6 +1,5 @@
 //! The closing report of a quantization.
 
-use super::options::weight_method_name;
 use serde_json::{Value, json};
 use squint::{Config, Fate, Report};
 use std::fmt::Write as _;
@@ -87,7 +86,7 @@ impl Summary<'_> {
             "target": self.config.target,
             "scheme": self.config.scheme.to_string(),
             "method": self.config.method.to_string(),
-            "weight_method": weight_method_name(self.config.weight_method),
+            "weight_method": self.config.weight_method.to_string(),
             "samples": r.samples,
             "contractions": {"integer": integer, "all": all},
             "operators": {
