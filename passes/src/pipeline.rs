@@ -241,11 +241,12 @@ pub fn record(
     run(OPTIMIZE, model, &mut cx, hooks)?;
     run(OBSERVE, model, &mut cx, hooks)?;
     let g = model.main();
+    let axes = calibrate::channel_axes(g, &cx.observed, part.channels)?;
     let mut recording = Recording {
         graph: Fingerprint::of(model).map_err(|c| PassError::Model(c.to_string()))?,
         data: part.data,
         names: cx.observed.iter().map(|v| g.value(*v).name().to_owned()).collect(),
-        tally: calibrate::Tally::new(cx.observed.len(), part.each),
+        tally: calibrate::Tally::new(cx.observed.len(), part.each).by_channel(&axes),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     if let Some(begun) = part.begun {
@@ -259,8 +260,7 @@ pub fn record(
     let runnable = calibrate::runnable(model, executor)?;
     let session = calibrate::prepare(&runnable, &cx.observed, executor)?;
     let (session, threads) = (session.as_ref(), calibrate::threads(config));
-    let run =
-        calibrate::Run { session, samples, threads, progress: hooks.progress, hash: true, each: part.each };
+    let run = calibrate::Run { session, samples, threads, progress: hooks.progress, hash: true };
     let mut tally = recording.tally.clone();
     let mut save = |tally: &calibrate::Tally| {
         recording.tally = tally.clone();
@@ -280,6 +280,8 @@ pub struct Part<'a> {
     pub indices: Vec<usize>,
     /// Whether the extremes of each sample are kept, for methods that depend on the order of samples.
     pub each: bool,
+    /// Names of values, with `*` for any characters, whose channels are told apart.
+    pub channels: &'a [String],
     /// What an earlier run got done: its samples are not run again.
     pub begun: Option<&'a Recording>,
     /// Time between checkpoints; `None` for no checkpoints.
