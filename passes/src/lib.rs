@@ -45,6 +45,7 @@ pub mod runner;
 mod shapes;
 mod simulate;
 pub mod statistics;
+mod subpixel_convolutions;
 mod weights;
 
 pub use fuse::reference as rewrites_reference;

@@ -48,9 +48,15 @@ const PREPARE: &[&dyn Pass] = &[
     &compute_in_float32::ComputeInFloat32,
 ];
 
-/// Which values are watched while the final float graph runs. (Calibration follows, outside the list,
+/// The final float graph in operators that have integer kernels, and which of its values are watched while it runs.
+/// (Calibration follows, outside the list,
 /// because it needs an executor and data.)
-const OBSERVE: &[&dyn Pass] = &[&insert_observers::InsertObservers];
+const OBSERVE: &[&dyn Pass] = &[
+    // Whatever the target, so that one calibration serves them all; and when all that goes into weights is in them.
+    &subpixel_convolutions::SubpixelConvolutions,
+    &infer_types::InferTypes,
+    &insert_observers::InsertObservers,
+];
 
 /// From statistics to the quantized graph.
 const QUANTIZE: &[&dyn Pass] = &[

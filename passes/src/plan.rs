@@ -24,6 +24,7 @@ pub(crate) use units::units;
 
 use crate::calibration::saturation::weight_levels;
 use crate::calibration::{Method, Range, RangeNote, solve};
+use crate::config::Scheme;
 use crate::infer_types::infer_concrete;
 use crate::overrides;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
@@ -33,7 +34,7 @@ use squint_ir::affine::{ChannelLayout, QuantParams};
 use squint_ir::types::known_dims;
 use squint_ir::{DType, Graph, Model, OpId, OpTable, Tensor, ValueId, ValueTable};
 use squint_ops::Fact;
-use squint_targets::{Costs, Operand, Pairs, Site, Target, target};
+use squint_targets::{Costs, Operand, Pairs, Placement, Site, Target, target};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -153,7 +154,7 @@ impl Pass for PlanQuantization {
         let draft = Draft::new(model, cx)?;
         cx.plan = draft.plan(cx, &cx.steering, true);
         cx.plan.report = report(model, &cx.plan, &draft.sites)?;
-        cx.plan.costs = predict::predict(model.main(), draft.target, &draft.sites, &cx.plan);
+        cx.plan.costs = draft.costs(&cx.plan);
         for (v, plan) in cx.plan.values.iter() {
             if let Some(note) = plan.note {
                 cx.notes.add(model.main().value(v).name(), note.to_string());
@@ -221,8 +222,33 @@ impl<'m> Draft<'m> {
             Some((method, ranges)) => (*method, ranges.clone()),
             None => (cx.config.method, self.solve(cx, cx.config.method)),
         };
-        let choice = params::Choice { method, ranges, weights };
-        params::plan(self.model, cx, self.target, &self.sites, &self.units, &placed, choice)
+        let choice = |otherwise| params::Choice { method, ranges: ranges.clone(), weights, otherwise };
+        let make = |placed: &[place::Placement], choice| {
+            params::plan(self.model, cx, self.target, &self.sites, &self.units, placed, choice)
+        };
+        let plan = make(&placed, choice("float is faster here"));
+        if self.is_worth_it(cx, &plan) {
+            return plan;
+        }
+        let float = vec![place::Placement::Float; self.units.len()];
+        make(&float, choice("integers would save less than 5 % of the time of the whole model"))
+    }
+
+    /// False if a plan is predicted to save so little that another processor than those measured may lose by it, while
+    /// accuracy is lost on all.
+    fn is_worth_it(&self, cx: &PassCx<'_>, plan: &QuantPlan) -> bool {
+        const TIME_LEFT: f64 = 0.95;
+        let whole = self.target.placement() == Placement::Inputs
+            || cx.config.scheme != Scheme::Auto
+            || cx.config.overrides.iter().any(|o| o.wish.float == Some(false))
+            || self.units.iter().any(|u| u.border);
+        let costs = self.costs(plan);
+        whole || plan.is_float() || costs.integer as f64 <= TIME_LEFT * costs.float as f64
+    }
+
+    /// What a plan costs.
+    pub(crate) fn costs(&self, plan: &QuantPlan) -> Costs {
+        predict::predict(self.model.main(), self.target, &self.sites, plan)
     }
 
     /// The values that operators could quantize in every run, in order of execution.

@@ -8,8 +8,11 @@
 //!    error becomes a price on quantizing it, which the minimum cut of the placement weighs against speed.
 //!    The lowest price of error at which the simulated plan meets the bound is found by bisection: the
 //!    fastest plan, as costs go, that is accurate enough. A scale found in every run has a price of its own, so that
-//!    an operator that planned scales hurt goes over to those where they are cheaper than float.
+//!    an operator that planned scales hurt goes over to those where they are cheaper than float. Where outputs are
+//!    not just scores of classes, accuracy beyond the bound is bought while it is cheap: [`knee`].
 //! 3. *Recurrences.* A model that feeds states back is tried over a sequence of steps ([`crate::feedback`]).
+
+mod knee;
 
 use crate::calibrate::prepare;
 use crate::calibration::{Method, Range};
@@ -25,8 +28,8 @@ use squint_ir::{Model, ValueTable};
 /// Name of the stage.
 pub(crate) const NAME: &str = "refine";
 
-/// Methods tried by `auto`. The first, which clips nothing, is kept unless another is clearly better: what calibration
-/// has seen rarely, deployment may see more often.
+/// Methods tried by `auto`. The first, which clips nothing, is kept unless another is clearly better, also in its largest
+/// errors: what calibration has seen rarely, deployment may see more often.
 const CANDIDATES: [Method; 5] =
     [Method::MinMax, Method::Auto, Method::Entropy, Method::Mse, Method::Percentile(99.99)];
 
@@ -81,7 +84,7 @@ pub(crate) fn refine(
             let other = draft.plan(cx, &tried, false);
             let errors = errors(&other)?;
             let gain = errors.gain_over(&first);
-            if gain > best.0 {
+            if gain > best.0 && errors.peaks_no_more_than(&first) {
                 (steering, plan, best) = (tried, other, (gain, errors));
             }
         }
@@ -104,19 +107,32 @@ pub(crate) fn refine(
     let states = states(model);
     let wanted = if !states.is_empty() { cx.config.min_sqnr.max(FEEDBACK_SQNR) } else { cx.config.min_sqnr };
     let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips: MAX_FLIPS };
-    if bound.holds(deviation) {
+    // Which class is best is all that scores are for; other numbers are used as they are.
+    let scores = simulator.scores_classes_only();
+    if bound.holds(deviation) && (scores || deviation.sqnr() >= knee::ENOUGH || !states.is_empty()) {
         cx.steering = steering;
         return Ok(());
     }
     // So few samples may mislead: more are asked before speed is given up.
     let simulator = Simulator::new(model, session, &observed, samples, MORE_SAMPLES, cx.config)?;
     let deviation = simulator.deviation(&plan)?;
-    if !bound.holds(deviation) {
+    let held = bound.holds(deviation);
+    if !held || (!scores && states.is_empty() && deviation.sqnr() < knee::ENOUGH) {
         if states.is_empty() {
             steering.errors = simulator.error_of_each(&plan, SINGLE_RUNS)?;
             steering.dynamic_errors = simulator.error_of_each_dynamic(&draft.dynamic_reads(), SINGLE_RUNS)?;
-            let holds = |plan: &QuantPlan| Ok(bound.holds(simulator.deviation(plan)?));
-            steering.price = price(cx, &draft, &steering, &holds)?;
+            let worth = match scores {
+                true => None,
+                false => knee::price(cx, &draft, &simulator, &steering, (&plan, deviation), bound)?,
+            };
+            steering.price = match worth {
+                Some(price) => price,
+                None if held => 0.0,
+                None => {
+                    let holds = |plan: &QuantPlan| Ok(bound.holds(simulator.deviation(plan)?));
+                    price(cx, &draft, &steering, &holds)?
+                }
+            };
         } else {
             feed_back(
                 cx,
@@ -131,15 +147,17 @@ pub(crate) fn refine(
             Scheme::Auto => "find their scales in every run or stay in float",
             Scheme::Static | Scheme::Dynamic => "stay in float",
         };
-        cx.notes.add(
-            "",
-            format!(
-                "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {MORE_SAMPLES} \
-                 samples (bound: {wanted:.1} dB, {:.1} %): the worst operators {instead}",
-                deviation.flips * 100.0,
-                MAX_FLIPS * 100.0
-            ),
+        let had = format!(
+            "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {MORE_SAMPLES} samples",
+            deviation.flips * 100.0
         );
+        if !held {
+            let bound = format!("(bound: {wanted:.1} dB, {:.1} %)", MAX_FLIPS * 100.0);
+            cx.notes.add("", format!("{had} {bound}: the worst operators {instead}"));
+        } else if steering.price > 0.0 {
+            cx.notes
+                .add("", format!("{had}: the operators that cost most accuracy for their speed {instead}"));
+        }
     }
     cx.steering = steering;
     Ok(())
@@ -241,8 +259,7 @@ fn price(
     steering: &Steering,
     holds: &dyn Fn(&QuantPlan) -> Result<bool, PassError>,
 ) -> Result<f64, PassError> {
-    // From a microsecond to an hour for an error as large as the signal.
-    let (mut low, mut high) = (10i32, 62i32);
+    let (mut low, mut high) = knee::PRICES;
     let mut seen: Vec<(Vec<bool>, bool)> = Vec::new();
     while high - low > 1 {
         let middle = (low + high) / 2;

@@ -146,6 +146,11 @@ impl<'a> Simulator<'a> {
         Ok(self.compare(&self.references, &outputs))
     }
 
+    /// True if every output is scores of classes, of which only the order matters.
+    pub(crate) fn scores_classes_only(&self) -> bool {
+        self.classes.iter().all(|c| *c)
+    }
+
     /// How a plan rounds each observed value.
     pub(crate) fn roundings(&self, plan: &QuantPlan) -> Vec<Option<Rounding>> {
         let mut dynamic = ValueTable::new();
@@ -179,22 +184,24 @@ impl<'a> Simulator<'a> {
         let roundings = self.roundings(plan);
         let run = |s: &Sample| run_tapped(session, s, &self.taps, &roundings);
         let runs = self.pool.install(|| self.samples.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
-        let mut errors = vec![0.0; runs.len()];
+        let mut errors = Errors { energy: vec![0.0; runs.len()], peak: vec![0.0; runs.len()] };
         for output in 0..self.taps.len() {
-            let differences: Vec<(f64, f64)> = self
+            let differences: Vec<Difference> = self
                 .tapped
                 .iter()
                 .zip(&runs)
-                .map(|(float, (_, planned))| difference(&float[output], &planned[output]))
+                .map(|(float, (_, planned))| Difference::of(&float[output], &planned[output]))
                 .collect();
-            let signal = differences.iter().map(|(signal, _)| signal).sum::<f64>() / runs.len() as f64;
+            let signal = differences.iter().map(|d| d.signal).sum::<f64>() / runs.len() as f64;
             if signal > 0.0 {
-                for (error, (_, noise)) in errors.iter_mut().zip(differences) {
-                    *error += if noise.is_finite() { noise / signal } else { 1.0 };
+                let share = |x: f64| if x.is_finite() { x / signal } else { 1.0 };
+                for (i, d) in differences.iter().enumerate() {
+                    errors.energy[i] += share(d.noise);
+                    errors.peak[i] += share(d.peak);
                 }
             }
         }
-        Ok(Errors(errors))
+        Ok(errors)
     }
 
     /// The error at the outputs from quantizing each planned value alone, with no more than about `runs`
@@ -282,18 +289,32 @@ impl<'a> Simulator<'a> {
 /// float outputs. A final Softmax or Sigmoid is left out: where it saturates, it hides errors, and a few
 /// samples near its bend would decide everything.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Errors(Vec<f64>);
+pub(crate) struct Errors {
+    energy: Vec<f64>,
+    /// The largest squared difference of an element, in the same unit.
+    peak: Vec<f64>,
+}
+
+/// Energy in decibels, with a floor.
+fn decibels(x: f64) -> f64 {
+    10.0 * x.max(1e-12).log10()
+}
 
 impl Errors {
+    /// Whether the largest error of a sample is no larger than with another plan, in the mean of decibels. A plan that
+    /// clips what is rare may have the smaller energy of errors, and lose what a detector is there to find.
+    pub(crate) fn peaks_no_more_than(&self, other: &Errors) -> bool {
+        let mean = |e: &Errors| e.peak.iter().map(|x| decibels(*x)).sum::<f64>();
+        mean(self) <= mean(other)
+    }
+
     /// How many decibels of error less than another plan makes on the same samples, as far as that is certain:
     /// the mean of what the sum of errors says and of what the samples say one by one, less the standard error
     /// of the latter. Few samples have most of the error, so the sum alone would let them decide.
     pub(crate) fn gain_over(&self, other: &Errors) -> f64 {
-        const LEAST: f64 = 1e-12;
-        let decibels = |x: f64| 10.0 * x.max(LEAST).log10();
-        let sum = |e: &Errors| decibels(e.0.iter().sum::<f64>());
+        let sum = |e: &Errors| decibels(e.energy.iter().sum::<f64>());
         let single: Vec<f64> =
-            self.0.iter().zip(&other.0).map(|(a, b)| decibels(*b) - decibels(*a)).collect();
+            self.energy.iter().zip(&other.energy).map(|(a, b)| decibels(*b) - decibels(*a)).collect();
         let n = single.len().max(1) as f64;
         let mean = single.iter().sum::<f64>() / n;
         let variance = single.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
@@ -301,14 +322,33 @@ impl Errors {
     }
 }
 
-/// Energy of a float tensor, and of its difference from another of the same shape.
-fn difference(float: &Tensor, planned: &Tensor) -> (f64, f64) {
-    if !float.dtype().is_float() || float.dims() != planned.dims() {
-        return (0.0, 0.0);
+/// How a planned output differs from the float one.
+#[derive(Clone, Copy, Default)]
+struct Difference {
+    /// Energy of the float output.
+    signal: f64,
+    /// Energy of the difference.
+    noise: f64,
+    /// Largest squared difference of an element.
+    peak: f64,
+}
+
+impl Difference {
+    /// Nothing where shapes differ, or elements are no floats.
+    fn of(float: &Tensor, planned: &Tensor) -> Difference {
+        if !float.dtype().is_float() || float.dims() != planned.dims() {
+            return Difference::default();
+        }
+        let mut d = Difference::default();
+        for (x, y) in float.f32s().iter().zip(planned.f32s().iter()) {
+            let squared = (f64::from(*x) - f64::from(*y)).powi(2);
+            d.signal += f64::from(*x).powi(2);
+            d.noise += squared;
+            // Not `max`, which passes over what is no number.
+            d.peak = if squared <= d.peak { d.peak } else { squared };
+        }
+        d
     }
-    let (x, y) = (float.f32s(), planned.f32s());
-    let signal = x.iter().map(|x| f64::from(*x).powi(2)).sum();
-    (signal, x.iter().zip(y.iter()).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum())
 }
 
 /// The slot of the observed value from which an output follows by a function that saturates.
@@ -505,10 +545,12 @@ mod tests {
 
     #[test]
     fn gains_are_those_that_samples_agree_on() {
-        let errors = |e: &[f64]| Errors(e.to_vec());
+        let errors = |e: &[f64]| Errors { energy: e.to_vec(), peak: e.to_vec() };
         let before = errors(&[1.0, 0.01, 0.02]);
         assert!((errors(&[0.1, 0.001, 0.002]).gain_over(&before) - 10.0).abs() < 1e-9);
         assert_eq!(before.gain_over(&before), 0.0);
+        assert!(errors(&[0.5, 0.01, 0.02]).peaks_no_more_than(&before));
+        assert!(!errors(&[0.9, 0.02, 0.02]).peaks_no_more_than(&before));
         // One sample is much better, the others are worse.
         assert!(errors(&[0.1, 0.03, 0.04]).gain_over(&before) < 1.0);
         assert_eq!(spread(10, 4, 0.0), [0, 2, 5, 7]);

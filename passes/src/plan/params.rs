@@ -25,6 +25,8 @@ pub(super) struct Choice {
     pub(super) ranges: Arc<ValueTable<Range>>,
     /// Whether scales of weights are wanted.
     pub(super) weights: bool,
+    /// Why units stay in float that could run in integers.
+    pub(super) otherwise: &'static str,
 }
 
 /// The plan for a placement.
@@ -55,7 +57,7 @@ pub(super) fn plan(
             }
             (Placement::Dynamic, _, Some(kernel)) => planner.dynamic_unit(*op, site, kernel),
             (_, Support::Plain, _) => OpPlan::Plain,
-            _ => OpPlan::Float(unit.fixed.clone().unwrap_or_else(|| "float is faster here".into())),
+            _ => OpPlan::Float(unit.fixed.clone().unwrap_or_else(|| planner.choice.otherwise.into())),
         };
         for clamp in &unit.clamps {
             let decision = match decision {
