@@ -69,8 +69,8 @@ mod tests {
     #[test]
     fn channels_lie_where_operators_say() {
         let model = text::parse(
-            "<ir_version: 8, opset_import: [\"\" : 17]> g (float[N,3,8,8] x, float[N,5,7] t, float[N,6] f) => \
-             (float[N,4,8,8] y, float[N,2,7] u, float[N,6] h) <float[4,3,1,1] w = {0}, float[2,5,1] k = {0}> \
+            "<ir_version: 8, opset_import: [\"\" : 17]> g (float[N,3,8,8] x, float[N,5,7] t, float[N,6] f, \
+             float[4,3,1,1] w, float[2,5,1] k) => (float[N,4,8,8] y, float[N,2,7] u, float[N,6] h) \
              { y = Conv (x, w) u = Conv (t, k) h = Relu (f) }",
         );
         let model = model.unwrap();
