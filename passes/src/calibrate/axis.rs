@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(axes(&["*"]).unwrap(), [Some(1), Some(1), Some(1), Some(1)]);
         assert_eq!(axes(&["x", "h"]).unwrap(), [Some(1), None, None, Some(1)]);
         assert_eq!(axes(&[]).unwrap(), [None; 4]);
-        let error = axes(&["xx"]).unwrap_err().to_string();
-        assert!(error.contains("`xx` fits no value that is measured; did you mean `x`?"), "{error}");
+        let error = axes(&["zz"]).unwrap_err().to_string();
+        assert!(error.contains("`zz` fits no value that is measured"), "{error}");
     }
 }
