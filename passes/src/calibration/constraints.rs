@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_narrow_grid_leaves_its_lowest_level_unused() {
         let c = Constraints { narrow_range: true, ..Constraints::default() };
-        for (grid, lo, hi) in [(Grid::U8, -1.0, 3.0), (Grid::U8, -2.0, 0.0), (Grid::I8, -2.0, 2.0)] {
+        for (grid, lo, hi) in [(Grid::U8, -1.0, 2.0), (Grid::U8, -2.0, 0.0), (Grid::I8, -2.0, 2.0)] {
             let p = c.params(grid, lo, hi);
             let level = |x: f32| (x / p.scale).round_ties_even() as i32 + p.zero_point;
             assert_eq!((level(lo), level(hi)), (grid.qmin + 1, grid.qmax), "{p:?}");
