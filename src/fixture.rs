@@ -17,6 +17,8 @@
 //! | `target` | the target | `cpu-vnni` |
 //! | `scheme` | when activations are quantized | `auto` |
 //! | `keep-float` | nodes kept in float | none |
+//! | `override` | wishes for nodes and tensors, as on the command line | none |
+//! | `training` | that the result is to be trained, with `weight-bits=4`, `keep-batch-normalization` or neither | not |
 //! | `ranges` | what calibration would have seen: value, smallest and largest element | -1 and 1 for each |
 //!
 //! What a pass needs and a user would only repeat is done without being asked: a fixture is taken to be
@@ -28,7 +30,7 @@ use crate::Error;
 use squint_ir::text::{generate, parse_with};
 use squint_ir::{Model, ValueId};
 use squint_passes::calibration::Sketch;
-use squint_passes::config::Config;
+use squint_passes::config::{Config, Training, WeightBits};
 use squint_passes::pass::{PassCx, PassError, Phase};
 use squint_passes::pipeline::pass_named;
 use squint_passes::plan::QuantPlan;
@@ -112,9 +114,24 @@ impl Fixture {
                 [scheme] => self.config.scheme = scheme.parse()?,
                 _ => return Err("`scheme` is one string".into()),
             },
+            "override" => {
+                self.config.overrides = values.iter().map(|v| v.parse()).collect::<Result<_, String>>()?;
+            }
+            "training" => {
+                let mut training = Training::default();
+                for v in values {
+                    match v.as_str() {
+                        "weight-bits=4" => training.weight_bits = WeightBits::Four,
+                        "keep-batch-normalization" => training.keep_batch_normalization = true,
+                        _ => return Err(format!("`{v}` is none of weight-bits=4, keep-batch-normalization")),
+                    }
+                }
+                self.config.training = Some(training);
+            }
             _ => {
                 return Err(format!(
-                    "unknown setting `{name}`; there are `passes`, `target`, `scheme`, `keep-float` and `ranges`"
+                    "unknown setting `{name}`; there are `passes`, `target`, `scheme`, `keep-float`, `override`, \
+                     `ranges` and `training`"
                 ));
             }
         }

@@ -535,7 +535,7 @@ fn what_was_done_to_pictures_is_recorded() {
 }
 
 /// A convolution of another tool's making: signed grids, a bias of 32 bits, and a skip connection that no quantizer covers.
-const WITH_GRIDS: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
+const SIGNED: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
 quantized (float[1,16,8,8] x) => (float[1,16,8,8] y)
 <
   float s = {0.1}, int8 z = {-28}, int8 middle = {0}, float ws = {0.01}, float bs = {0.001}, int32[16] b = ["location": "gen:fill?value=7"],
@@ -560,7 +560,7 @@ quantized (float[1,16,8,8] x) => (float[1,16,8,8] y)
 #[test]
 fn quantized_models_go_to_other_runtimes() {
     let mut shell = Shell::new();
-    shell.write("q.onnxtxt", WITH_GRIDS.as_bytes());
+    shell.write("q.onnxtxt", SIGNED.as_bytes());
     shell.run("quantize q.onnxtxt -o out.onnx --scheme dynamic");
     shell.run("retarget q.onnxtxt -o cpu.onnxtxt --target cpu-vnni");
     shell.run("retarget q.onnxtxt -o trt.onnxtxt --target tensorrt --verbose");

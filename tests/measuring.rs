@@ -3,8 +3,8 @@
 use insta::assert_snapshot;
 use squint::ir::{DType, Dim, Model, OpSpec, Tensor, Type};
 use squint::passes::runner::Silent;
-use squint::tune::{Metric, TuneOptions, tune};
-use squint::{Config, DataOptions, Dataset, Hooks, Sample, Samples, Tract, compare, sensitivity};
+use squint::tune::{Metric, TuneOptions, Tuned, tune};
+use squint::{Config, DataOptions, Dataset, Hooks, Method, Sample, Samples, Tract, compare, sensitivity};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -128,9 +128,11 @@ fn the_effect_of_a_value_is_measured_at_the_outputs() {
 #[test]
 fn tuning_meets_its_bound_and_a_wider_one_is_never_slower() {
     let (model, data) = digits(24);
+    // A short ladder: each rung is a compilation.
+    let base = Config { method: Method::MinMax, effort: 2, ..config(2) };
     let tuned = |max_drop| {
-        let options = TuneOptions { metric: Some(Metric::Sqnr), max_drop };
-        tune(&model, &data, &options, &config(2), &Hooks::default()).unwrap()
+        let options = TuneOptions { metric: Some(Metric::Sqnr), max_drop, ..TuneOptions::default() };
+        tune(&model, &Tract, &data, &options, &base, &Hooks::default()).unwrap()
     };
     let (narrow, wide) = (tuned(1e-5), tuned(0.01));
     assert!(narrow.trials[narrow.chosen].drop <= 1e-5 && wide.trials[wide.chosen].drop <= 0.01);
@@ -144,9 +146,70 @@ fn tuning_meets_its_bound_and_a_wider_one_is_never_slower() {
             ..DataOptions::new([quickstart("calibration.npz").to_str().unwrap()])
         },
     );
-    let options = TuneOptions { metric: None, max_drop: 0.01 };
-    let e = tune(&model, &few.unwrap(), &options, &config(1), &Hooks::default()).unwrap_err();
+    let options = TuneOptions::default();
+    let e = tune(&model, &Tract, &few.unwrap(), &options, &config(1), &Hooks::default()).unwrap_err();
     assert_snapshot!(e, @"tuning needs at least 8 samples, of which half judge; there are 7");
+}
+
+#[test]
+fn a_recipe_makes_the_same_file_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["digits.onnx", "calibration.npz"] {
+        std::fs::copy(quickstart(name), dir.path().join(name)).unwrap();
+    }
+    let run = |words: &str| {
+        let (code, _, err) = squint(&words.split(' ').collect::<Vec<_>>(), dir.path());
+        assert_eq!(code, 0, "{err}");
+    };
+    let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    let data = "--data calibration.npz";
+    run(&format!(
+        "quantize digits.onnx -o a.onnx --target cpu-avx2 --effort 2 --min-sqnr 33.5 --samples 20 {data}"
+    ));
+    run(&format!("quantize digits.onnx -o b.onnx --config a.onnx {data}"));
+    assert!(read("a.onnx") == read("b.onnx"));
+    // A bound that some operators must go back to float for, by prices that are no part of the recipe.
+    run(&format!(
+        "tune digits.onnx -o t.onnx --target cpu-vnni --metric sqnr --max-drop 0.00002 --samples 16 --effort 2 --method minmax {data}"
+    ));
+    run(&format!("quantize digits.onnx -o u.onnx --config t.onnx {data}"));
+    let text = String::from_utf8_lossy(&read("t.onnx")).into_owned();
+    assert!(text.contains("samples = 8") && text.contains(": float"), "nothing went back to float");
+    assert!(read("t.onnx") == read("u.onnx"));
+}
+
+#[test]
+fn ranges_that_are_asked_for_are_in_units_of_the_float_model() {
+    let (model, data) = digits(40);
+    let scales = |overrides: &[&str]| {
+        let overrides = overrides.iter().map(|o| o.parse().unwrap()).collect();
+        let mut quantized = model.clone();
+        squint::quantize(&mut quantized, &data, &Config { overrides, ..config(1) }).unwrap();
+        let scaled = quantized.metadata_value("squint.equalized").unwrap_or_default();
+        scaled.lines().any(|v| v == "stem_relu_out")
+    };
+    assert!(scales(&[]) && !scales(&["tensor=stem_relu_out: range=0..3.2"]));
+}
+
+#[test]
+fn a_search_tries_methods_within_its_budget() {
+    let (model, data) = digits(8);
+    let tuned = |max_drop, budget| {
+        let options = TuneOptions { metric: Some(Metric::Sqnr), max_drop, search: true, budget };
+        tune(&model, &Tract, &data, &options, &config(2), &Hooks::default()).unwrap()
+    };
+    let (few, all) = (tuned(0.01, 3), tuned(0.01, 9));
+    assert!(few.trials.len() == 3 && all.trials.len() > 3 && all.trials.len() <= 9);
+    let best = |t: &Tuned| (t.trials[t.chosen].speedup, -t.trials[t.chosen].drop);
+    assert!(best(&all) >= best(&few), "more is tried, from the same beginning");
+    assert_eq!(few.trials[0].what, "effort 1, ranges auto, weights minmax, auto");
+    let none = TuneOptions { max_drop: 0.0, budget: 1, metric: Some(Metric::Sqnr), search: false };
+    let e = tune(&model, &Tract, &data, &none, &config(1), &Hooks::default()).unwrap_err().to_string();
+    assert!(
+        e.starts_with("no model meets a drop of 0 %; of 1 that were tried")
+            && e.ends_with("a larger budget may find one"),
+        "{e}"
+    );
 }
 
 fn squint(words: &[&str], folder: &Path) -> (i32, String, String) {

@@ -23,15 +23,16 @@ pub trait Execute: Sync {
     /// is run.
     fn preflight(&self, model: &Model) -> Vec<Unsupported>;
 
-    /// Makes the model ready to run, with `observe` (values of the main graph) exposed.
+    /// Makes the model ready to run, with `observe` (values of the main graph) exposed. The session does not need
+    /// the model afterwards.
     ///
     /// # Errors
     /// If the executor refuses the model.
-    fn prepare<'m>(
-        &'m self,
-        model: &'m Model,
+    fn prepare<'e>(
+        &'e self,
+        model: &Model,
         observe: &[ValueId],
-    ) -> Result<Box<dyn Session + 'm>, ExecuteError>;
+    ) -> Result<Box<dyn Session + 'e>, ExecuteError>;
 }
 
 /// A model ready to run. Shared by threads.

@@ -78,11 +78,7 @@ impl Execute for Synthetic {
         Vec::new()
     }
 
-    fn prepare<'m>(
-        &'m self,
-        _: &'m Model,
-        observe: &[ValueId],
-    ) -> Result<Box<dyn Session + 'm>, ExecuteError> {
+    fn prepare<'e>(&'e self, _: &Model, observe: &[ValueId]) -> Result<Box<dyn Session + 'e>, ExecuteError> {
         Ok(Box::new(Observed(observe.len())))
     }
 }

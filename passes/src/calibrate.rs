@@ -10,6 +10,7 @@ mod tally;
 pub use tally::{DataHash, First, Seen, Tally};
 
 use crate::config::{Config, OperatorFormat};
+use crate::float_graph::FloatGraph;
 use crate::pass::PassError;
 use crate::raise_qoperator;
 use crate::report::Notes;
@@ -27,7 +28,7 @@ pub const NAME: &str = "calibrate";
 
 /// The model as an executor can run it: itself, or, where it holds operators on integers that the executor does not
 /// have, a copy in which they are raised. The float values of a model that is compiled have the same ids in both.
-pub fn runnable<'m>(model: &'m Model, executor: &dyn Execute) -> Result<Cow<'m, Model>, PassError> {
+fn runnable<'m>(model: &'m Model, executor: &dyn Execute) -> Result<Cow<'m, Model>, PassError> {
     if !raise_qoperator::occurs(model) || executor.preflight(model).is_empty() {
         return Ok(Cow::Borrowed(model));
     }
@@ -36,31 +37,33 @@ pub fn runnable<'m>(model: &'m Model, executor: &dyn Execute) -> Result<Cow<'m, 
     Ok(Cow::Owned(raised))
 }
 
-/// Makes the model ready to run, with `observed`, values of the main graph, exposed.
+/// Makes the model ready to run, with `observed`, values of the main graph, exposed. Operators on integers that the
+/// executor does not have are raised before.
 ///
 /// # Errors
 /// If the executor refuses the model.
-pub fn prepare<'m>(
-    model: &'m Model,
+pub fn prepare<'e>(
+    model: &Model,
     observed: &[ValueId],
-    executor: &'m dyn Execute,
-) -> Result<Box<dyn Session + 'm>, PassError> {
-    let refused = executor.preflight(model);
+    executor: &'e dyn Execute,
+) -> Result<Box<dyn Session + 'e>, PassError> {
+    let model = runnable(model, executor)?;
+    let refused = executor.preflight(&model);
     if !refused.is_empty() {
         return Err(PassError::Unsupported { executor: executor.name(), problem: refusal(&refused) });
     }
-    Ok(executor.prepare(model, observed)?)
+    Ok(executor.prepare(&model, observed)?)
 }
 
-/// Statistics of `observed` over all samples, in a session prepared for them. Samples that have been seen
+/// Statistics of `observed` over all samples, in a graph that exposes them. Samples that have been seen
 /// already, if some `begun` has, are not run again.
 ///
 /// # Errors
 /// If there is no sample, one cannot be read or does not fit, or the executor fails.
-pub fn calibrate(
+pub(crate) fn calibrate(
     model: &Model,
     observed: &[ValueId],
-    session: &dyn Session,
+    float: &FloatGraph<'_>,
     samples: &dyn Samples,
     begun: Option<Tally>,
     config: &Config,
@@ -69,7 +72,7 @@ pub fn calibrate(
     let each = config.method.depends_on_order();
     let mut tally = begun.unwrap_or_else(|| Tally::new(observed.len(), each));
     let indices: Vec<usize> = (0..samples.len()).filter(|i| !tally.done().contains(i)).collect();
-    let run = Run { session, samples, threads: threads(config), progress, hash: false, each };
+    let run = Run { float, samples, threads: threads(config), progress, hash: false, each };
     run.take(&indices, &mut tally, None)?;
     Ok(tally.statistics(model, observed))
 }
@@ -83,7 +86,7 @@ pub(crate) fn threads(config: &Config) -> usize {
 /// What is run, and how.
 pub(crate) struct Run<'a> {
     /// The float graph, with the values of the tally exposed.
-    pub(crate) session: &'a dyn Session,
+    pub(crate) float: &'a FloatGraph<'a>,
     /// The data.
     pub(crate) samples: &'a dyn Samples,
     /// Worker threads.
@@ -205,11 +208,8 @@ impl Work<'_> {
     fn one(&self, i: usize, tally: &mut Tally) -> Result<(), PassError> {
         let sample = self.run.samples.get(i).map_err(PassError::Data)?;
         tally.begin(i, &sample, self.run.hash);
-        self.run.session.run(&sample, &mut |slot, dims, data| {
-            tally.observe(i, slot, dims, data);
-            None
-        })?;
-        Ok(())
+        let observe = &mut |slot: usize, dims: &[usize], data: &[f32]| tally.observe(i, slot, dims, data);
+        Ok(self.run.float.run(i, &sample, observe)?)
     }
 }
 

@@ -62,9 +62,33 @@ pub struct Config {
     pub faithful: bool,
     /// Worker threads for calibration; `None` for one per core.
     pub threads: Option<usize>,
+    /// How many samples the data was cut down to, evenly spread, for the record; `None` if all of it is used.
+    pub samples: Option<usize>,
+    /// How quantizers around float weights are written, for a framework that trains the result; `None` for a model to be
+    /// deployed.
+    pub training: Option<Training>,
     /// How calibration data was prepared, for the record: one line, which changes nothing but the model's
     /// metadata. Empty for no record.
     pub data_description: String,
+}
+
+/// What is asked of a model that is quantized to be trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Training {
+    /// Levels of weights: `[-7, 7]` with 4 bits, those of the target with 8.
+    pub weight_bits: WeightBits,
+    /// Whether BatchNormalization stays behind the operator that it could be folded into.
+    pub keep_batch_normalization: bool,
+}
+
+/// How many bits a weight has in training. Deployed, it is an 8-bit integer either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightBits {
+    /// The levels `[-7, 7]`.
+    Four,
+    /// All levels that the target uses.
+    #[default]
+    Eight,
 }
 
 /// Accuracy as a price, which the placement weighs against speed.
@@ -95,8 +119,15 @@ impl Config {
             min_sqnr: 15.0,
             faithful: true,
             threads: None,
+            samples: None,
+            training: None,
             data_description: String::new(),
         }
+    }
+
+    /// Whether BatchNormalization is left where it stands.
+    pub(crate) fn keeps_batch_normalization(&self) -> bool {
+        self.training.is_some_and(|t| t.keep_batch_normalization)
     }
 
     /// True if the user wants the node of this name in float.

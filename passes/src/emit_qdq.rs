@@ -8,7 +8,7 @@
 //! - Where the target wants more input channels than a convolution has, the quantized input is padded with
 //!   channels of zeros, and the weight likewise.
 //! - Weights become integers behind a DequantizeLinear, biases 32-bit integers with the exact product of
-//!   scales.
+//!   scales, or stay float where the target wants them so.
 //!
 //! Names follow what tools around ONNX Runtime expect: `T_scale`, `T_zero_point`, `T_quantized`,
 //! `T_QuantizeLinear_Output`, `T_DequantizeLinear_Output`.
@@ -41,7 +41,7 @@ impl Pass for EmitQdq {
         let plan = &cx.plan;
         let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
         let target = resolve_target(&cx.config.target)?;
-        let mut emitter = Emitter { g: model.main_mut(), plan, target, tied: ValueTable::new() };
+        let mut emitter = Emitter::new(model.main_mut(), plan, target, "_");
         let mut dequantized = ValueTable::new();
         for (v, p) in plan.values.iter() {
             let d = if emitter.g.konst(v).is_some() { emitter.constant(v, p)? } else { emitter.pair(v, p) };
@@ -65,17 +65,29 @@ struct Tied {
     out: ValueId,
 }
 
-struct Emitter<'a> {
-    g: &'a mut Graph,
+/// Writes a plan into a graph.
+pub(crate) struct Emitter<'a> {
+    pub(crate) g: &'a mut Graph,
     plan: &'a QuantPlan,
     target: &'a dyn Target,
+    /// What stands between the name of a value and those of its parameters.
+    separator: &'static str,
     /// Weights by the float constant.
     tied: ValueTable<Vec<Tied>>,
 }
 
-impl Emitter<'_> {
-    /// Quantizes and dequantizes a value that is not constant; returns the dequantized form.
-    fn pair(&mut self, v: ValueId, p: &ValuePlan) -> ValueId {
+impl<'a> Emitter<'a> {
+    pub(crate) fn new(
+        g: &'a mut Graph,
+        plan: &'a QuantPlan,
+        target: &'a dyn Target,
+        separator: &'static str,
+    ) -> Emitter<'a> {
+        Emitter { g, plan, target, separator, tied: ValueTable::new() }
+    }
+
+    /// Quantizes and dequantizes a value, which stays float; returns the dequantized form.
+    pub(crate) fn pair(&mut self, v: ValueId, p: &ValuePlan) -> ValueId {
         let same = |g: &Graph, op: OpId| islands::grid(g, op) == Some((p.dtype, p.params));
         if let Some((op, _)) = self.g.producer(v)
             && self.g.op(op).op_type == "DequantizeLinear"
@@ -200,19 +212,25 @@ impl Emitter<'_> {
     }
 
     fn params(&mut self, name: &str, p: &ValuePlan) -> (ValueId, ValueId) {
-        let scale = self.g.add_const(&format!("{name}_scale"), Tensor::scalar_f32(p.params.scale));
+        let separator = self.separator;
+        let scale = self.g.add_const(&format!("{name}{separator}scale"), Tensor::scalar_f32(p.params.scale));
         let zero = integers(p.dtype, &[], vec![p.params.zero_point as u8]);
         let zero = zero.unwrap_or_else(|_| Tensor::from_u8(&[], &[p.params.zero_point as u8]));
-        (scale, self.g.add_const(&format!("{name}_zero_point"), zero))
+        (scale, self.g.add_const(&format!("{name}{separator}zero_point"), zero))
     }
 
-    /// Makes an integer operator read dequantized values and a dequantized weight and bias.
-    fn operator(&mut self, op: OpId, dequantized: &ValueTable<ValueId>) -> Result<(), PassError> {
+    /// Makes an integer operator read dequantized values.
+    pub(crate) fn read_dequantized(&mut self, op: OpId, dequantized: &ValueTable<ValueId>) {
         for (slot, v) in (0u32..).zip(self.g.operands(op)) {
             if let Some(d) = v.and_then(|v| dequantized.get(v)) {
                 self.g.set_operand(op, slot, Some(*d));
             }
         }
+    }
+
+    /// Makes an integer operator read dequantized values and a dequantized weight and bias.
+    fn operator(&mut self, op: OpId, dequantized: &ValueTable<ValueId>) -> Result<(), PassError> {
+        self.read_dequantized(op, dequantized);
         let Some(w) = self.plan.weights.get(op) else { return Ok(()) };
         // Weight and input get the same channels: none where too little is known of the input.
         let missing = self.missing_channels(op, w);
@@ -316,6 +334,10 @@ impl Emitter<'_> {
             Some(b) => self.g.value(b).name().to_owned(),
             None => format!("{}_bias", self.g.label(op)),
         };
+        if w.bias_scales.is_empty() {
+            let dims = &[bias.len()];
+            return self.g.add_const(&format!("{name}_corrected"), Tensor::from_f32(dims, bias));
+        }
         let (scales, codes) = (&w.bias_scales, weights::bias_codes(bias, w));
         // One number per output channel, whatever shape the float bias had.
         let q = self.g.add_const(&format!("{name}_quantized"), Tensor::from_i32(&[codes.len()], &codes));

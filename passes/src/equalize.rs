@@ -20,23 +20,26 @@
 //! A Clip commutes with a factor only for channels that stay below its bound: those that reach it on data
 //! keep the factor 1, and others are scaled no further than the bound.
 
+mod absorb;
 mod apply;
 mod classes;
 mod factors;
 mod ranges;
 
 use crate::calibrate::{Tally, prepare, threads};
-use crate::infer_types::infer_concrete;
+use crate::float_graph::FloatGraph;
+use crate::infer_types::dims_of_first;
+use crate::overrides::of_tensor;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, Steering};
 use crate::simulate::{Simulator, affordable, spread};
 use crate::weights::rounded;
+pub(crate) use absorb::absorb;
 use classes::{Channels, Classes};
 use ranges::Ranges;
 use rayon::prelude::*;
-use squint_ir::execute::{Execute, Samples, Session};
-use squint_ir::types::known_dims;
-use squint_ir::{Model, ValueId, ValueTable};
+use squint_ir::execute::{Execute, Samples};
+use squint_ir::{Model, ValueId};
 
 /// The key of the metadata that has the names of scaled values, one a line: they are not to be compared with those
 /// of the float model.
@@ -56,29 +59,32 @@ const CLEARLY: f64 = 0.1;
 
 /// What the stage found out.
 #[derive(Default)]
-pub(crate) struct Outcome {
+pub(crate) struct Outcome<'e> {
     /// The graph to go on with, if it is another.
     pub(crate) model: Option<Model>,
-    /// What samples have shown of that graph already.
-    pub(crate) tally: Option<Tally>,
+    /// That graph as it was run, and what samples have shown of it already.
+    pub(crate) begun: Option<(FloatGraph<'e>, Tally)>,
 }
 
 /// Looks for a better scaled graph.
 ///
 /// # Errors
 /// If a sample cannot be read or run.
-pub(crate) fn equalize(
+pub(crate) fn equalize<'e>(
     model: &Model,
     cx: &mut PassCx<'_>,
-    executor: &dyn Execute,
+    executor: &'e dyn Execute,
     samples: &dyn Samples,
-) -> Result<Outcome, PassError> {
+) -> Result<Outcome<'e>, PassError> {
     if samples.is_empty() {
         return Ok(Outcome::default());
     }
-    let dims = dims(model, samples)?;
+    let dims = dims_of_first(model, samples)?;
     let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-    let classes = Classes::new(model, &order, &dims);
+    let mut classes = Classes::new(model, &order, &dims);
+    // Ranges that are asked for are in the units of the float model.
+    let asked_for = |v: &&ValueId| of_tensor(&cx.config.overrides, model.main(), **v).range.is_some();
+    cx.observed.iter().filter(asked_for).for_each(|v| classes.pin(*v));
     let wanted = |v: &ValueId| {
         classes.of(*v).filter(|c| c.ids.iter().any(|id| !classes.pinned(classes.class(*id)))).cloned()
     };
@@ -88,36 +94,41 @@ pub(crate) fn equalize(
     }
     let n = samples.len();
     let looked_at = spread(n, LOOKED_AT.min(n.div_ceil(2)), 0.0);
-    let sizes = cx.observed.iter().filter_map(|v| dims.get(*v));
-    let mut held_back = spread(n, affordable(sizes, HELD_BACK), 0.5);
+    let observed = cx.observed.clone();
+    let sizes = observed.iter().filter_map(|v| dims.get(*v));
+    let mut held_back = spread(n, affordable(sizes.clone(), HELD_BACK), 0.5);
     held_back.retain(|i| !looked_at.contains(i));
     if held_back.is_empty() {
         held_back.clone_from(&looked_at);
     }
-    let session = prepare(model, &cx.observed, executor)?;
+    let mut float = FloatGraph::new(model, &observed, executor)?;
+    float.keep_for_trials(n, sizes.clone());
+    float.keep(&held_back);
     let watch = Watch {
-        observed: &cx.observed,
+        observed: &observed,
         watched: &watched,
         samples,
         threads: threads(cx.config),
         each: cx.config.method.depends_on_order(),
     };
-    let (tally, seen) = watch.run(session.as_ref(), &looked_at)?;
+    let (mut tally, seen) = watch.run(&float, &looked_at)?;
     let factors = factors::solve(model.main(), &classes, &seen);
     if factors.iter().all(|s| *s == 1.0) {
-        return Ok(Outcome { model: None, tally: Some(tally) });
+        return Ok(Outcome { model: None, begun: Some((float, tally)) });
     }
     let mut scaled = apply::apply(model, &classes, &factors);
     let g = model.main();
     let names: Vec<&str> = classes.scaled(&factors).into_iter().map(|v| g.value(v).name()).collect();
     scaled.set_metadata(SCALED, &names.join("\n"));
-    let session_of_scaled = prepare(&scaled, &cx.observed, executor)?;
+    let mut float_scaled = FloatGraph::new(&scaled, &observed, executor)?;
+    float_scaled.keep_for_trials(n, sizes);
     let nothing = Watch { watched: &vec![None; watched.len()], ..watch };
-    let (tally_of_scaled, _) = nothing.run(session_of_scaled.as_ref(), &looked_at)?;
-    drop(session_of_scaled);
+    let (tally_of_scaled, _) = nothing.run(&float_scaled, &looked_at)?;
 
-    let observed = cx.observed.clone();
-    let simulator = Simulator::on(model, session.as_ref(), &observed, samples, &held_back, cx.config)?;
+    // Samples held back are run in float for their outputs. What they show of values besides counts if the graph stays.
+    let others: Vec<usize> = held_back.iter().copied().filter(|i| !tally.done().contains(i)).collect();
+    let (tally_of_others, _) = nothing.run(&float, &others)?;
+    let simulator = Simulator::on(model, &float, &observed, samples, &held_back, cx.config)?;
     let mut error = |model: &Model, tally: &Tally| {
         cx.statistics = tally.clone().statistics(model, &observed);
         let plan = Draft::new(model, cx)?.plan(cx, &Steering::default(), true);
@@ -129,28 +140,11 @@ pub(crate) fn equalize(
     let gain = after.gain_over(&before);
     if gain > CLEARLY {
         cx.notes.add("", format!("channels equalised: {gain:.1} dB less error on samples held back"));
-        Ok(Outcome { model: Some(scaled), tally: Some(tally_of_scaled) })
+        Ok(Outcome { model: Some(scaled), begun: Some((float_scaled, tally_of_scaled)) })
     } else {
-        Ok(Outcome { model: None, tally: Some(tally) })
+        tally.merge(&tally_of_others);
+        Ok(Outcome { model: None, begun: Some((float, tally)) })
     }
-}
-
-/// Dimensions of values in the first sample.
-fn dims(model: &Model, samples: &dyn Samples) -> Result<ValueTable<Vec<usize>>, PassError> {
-    let g = model.main();
-    let mut inputs = ValueTable::new();
-    for (name, t) in samples.get(0).map_err(PassError::Data)? {
-        if let Some(v) = g.value_named(&name) {
-            inputs.insert(v, t.dims().to_vec());
-        }
-    }
-    let mut dims = ValueTable::new();
-    for (v, fact) in infer_concrete(model, &inputs)?.iter() {
-        if let Some(d) = fact.shape.as_deref().and_then(known_dims) {
-            dims.insert(v, d);
-        }
-    }
-    Ok(dims)
 }
 
 /// What a sample shows of watched channels, by the number of the value; `None` where they do not fit it.
@@ -171,7 +165,7 @@ impl Watch<'_> {
     /// not fit some sample is left out.
     fn run(
         &self,
-        session: &dyn Session,
+        float: &FloatGraph<'_>,
         numbers: &[usize],
     ) -> Result<(Tally, Vec<(ValueId, Ranges)>), PassError> {
         let mut tally = Tally::new(self.observed.len(), self.each);
@@ -183,7 +177,7 @@ impl Watch<'_> {
         // depend on it.
         for chunk in numbers.chunks(self.threads) {
             let shown = pool.install(|| {
-                chunk.par_iter().map(|i| self.one(session, *i)).collect::<Result<Vec<_>, PassError>>()
+                chunk.par_iter().map(|i| self.one(float, *i)).collect::<Result<Vec<_>, PassError>>()
             })?;
             for (part, ranges) in shown {
                 tally.merge(&part);
@@ -200,17 +194,16 @@ impl Watch<'_> {
         Ok((tally, all.filter(|(_, misfit)| !misfit).filter_map(|((v, r), _)| Some((*v, r?))).collect()))
     }
 
-    fn one(&self, session: &dyn Session, i: usize) -> Result<(Tally, Shown), PassError> {
+    fn one(&self, float: &FloatGraph<'_>, i: usize) -> Result<(Tally, Shown), PassError> {
         let sample = self.samples.get(i).map_err(PassError::Data)?;
         let mut tally = Tally::new(self.observed.len(), self.each);
         tally.begin(i, &sample, false);
         let mut ranges = Vec::new();
-        session.run(&sample, &mut |slot, dims, data| {
+        float.run(i, &sample, &mut |slot, dims, data| {
             tally.observe(i, slot, dims, data);
             if let Some(channels) = &self.watched[slot] {
                 ranges.push((slot, Ranges::of(channels, dims, data)));
             }
-            None
         })?;
         Ok((tally, ranges))
     }

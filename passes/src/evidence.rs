@@ -3,11 +3,13 @@
 use crate::calibrate::{self, Tally};
 use crate::calibration::{Method, Sketch};
 use crate::config::{Config, Scheme};
+use crate::float_graph::FloatGraph;
+use crate::infer_types::dims_of_first;
 use crate::pass::{PassCx, PassError};
 use crate::recording::Recording;
 use crate::runner::Progress;
 use crate::statistics::Statistics;
-use squint_ir::execute::{Execute, Samples, Session};
+use squint_ir::execute::{Execute, Samples};
 use squint_ir::types::known_dims;
 use squint_ir::{Dim, Graph, Model, OpId, Type, ValueId, ValueTable};
 use std::borrow::Cow;
@@ -205,10 +207,7 @@ pub(crate) fn makes_nothing_negative(g: &Graph, op: OpId, positive: &ValueTable<
         || KEEPERS.contains(&ty) && operands.into_iter().take(considered).flatten().all(of_value)
 }
 
-/// A float model with its observed values exposed, and samples for it.
-pub(crate) type Runnable<'m> = (Box<dyn Session + 'm>, &'m dyn Samples);
-
-impl<'m> Evidence<'m> {
+impl<'e> Evidence<'e> {
     /// The configuration with what this evidence settles: ranges that are given are not solved again.
     pub(crate) fn settled(self, config: &Config) -> Cow<'_, Config> {
         match self.known {
@@ -217,29 +216,18 @@ impl<'m> Evidence<'m> {
         }
     }
 
-    /// The model as the executor of these samples can run it.
-    ///
-    /// # Errors
-    /// If the model is not well-formed.
-    pub(crate) fn runnable<'a>(&self, model: &'a Model) -> Result<Cow<'a, Model>, PassError> {
-        match self.samples {
-            Some((executor, _)) => calibrate::runnable(model, executor),
-            None => Ok(Cow::Borrowed(model)),
-        }
-    }
-
-    /// Statistics of the observed values, into `cx`; and what plans can be tried on, if there are samples. Those
-    /// that have been seen already, if some `begun` has, are not measured again.
+    /// Statistics of the observed values, into `cx`; and the graph that plans can be tried on, if there are samples.
+    /// Those that have been seen already, if some `begun` has, are not measured again.
     ///
     /// # Errors
     /// If there is nothing to go by, what is known is about another graph, or the samples cannot be run.
     pub(crate) fn learn(
         self,
-        model: &'m Model,
+        model: &Model,
         cx: &mut PassCx<'_>,
-        begun: Option<Tally>,
+        begun: Option<(FloatGraph<'e>, Tally)>,
         progress: &dyn Progress,
-    ) -> Result<Option<Runnable<'m>>, PassError> {
+    ) -> Result<Option<FloatGraph<'e>>, PassError> {
         if let Some(known) = self.known {
             known.apply(model, cx)?;
         }
@@ -252,7 +240,10 @@ impl<'m> Evidence<'m> {
                 }
             };
         };
-        let session = calibrate::prepare(model, &cx.observed, executor)?;
+        let (mut float, begun) = match begun {
+            Some((float, tally)) => (float, Some(tally)),
+            None => (FloatGraph::new(model, &cx.observed, executor)?, None),
+        };
         if let Some(Known::Ranges(_)) = self.known
             && !samples.is_empty()
         {
@@ -262,18 +253,18 @@ impl<'m> Evidence<'m> {
                 }
             }
         }
-        if self.known.is_none() {
-            cx.statistics = calibrate::calibrate(
-                model,
-                &cx.observed,
-                session.as_ref(),
-                samples,
-                begun,
-                cx.config,
-                progress,
-            )?;
+        if begun.is_none() && cx.config.effort > 0 && !samples.is_empty() {
+            let dims = match self.known {
+                Some(_) => cx.statistics.dims.clone(),
+                None => dims_of_first(model, samples)?,
+            };
+            float.keep_for_trials(samples.len(), cx.observed.iter().filter_map(|v| dims.get(*v)));
         }
-        Ok(Some((session, samples)))
+        if self.known.is_none() {
+            cx.statistics =
+                calibrate::calibrate(model, &cx.observed, &float, samples, begun, cx.config, progress)?;
+        }
+        Ok(Some(float))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `finish`: what remains before the model is written: node names, operator set, provenance.
 
-use crate::config::{OperatorFormat, Scheme};
+use crate::config::{OperatorFormat, Scheme, WeightBits};
 use crate::names::Names;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use squint_ir::Model;
@@ -43,6 +43,12 @@ impl Pass for Finish {
         if c.constraints.power_of_two {
             recipe.push_str(" power-of-two");
         }
+        if let Some(training) = c.training {
+            recipe.push_str(match training.weight_bits {
+                WeightBits::Four => " for-training weight-bits=4",
+                WeightBits::Eight => " for-training",
+            });
+        }
         if c.constraints.min_range > 0.0 {
             recipe.push_str(&format!(" min-range={}", c.constraints.min_range));
         }
@@ -50,8 +56,13 @@ impl Pass for Finish {
         model.set_metadata("squint.recipe", &recipe);
         let g = model.main();
         let guided = c.guide.iter().flat_map(|guide| guide.errors.iter().map(|(name, _)| name.as_str()));
-        let in_float = guided.filter(|name| g.value_named(name).is_none_or(|v| !cx.plan.values.contains(v)));
-        let config = crate::recipe::recipe(c, in_float);
+        let decided = guided.filter_map(|name| {
+            let v = g.value_named(name);
+            let planned = v.is_some_and(|v| cx.plan.values.contains(v));
+            let dynamic = v.is_some_and(|v| cx.plan.dynamic.iter().any(|(_, d)| d.reads.contains(&v)));
+            (!planned).then_some((name, dynamic))
+        });
+        let config = crate::recipe::recipe(c, decided);
         model.set_metadata("squint.config", &config);
         if !c.data_description.is_empty() {
             model.set_metadata("squint.preprocessing", &c.data_description);

@@ -54,7 +54,11 @@ impl Pass for Fuse {
     }
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        apply_all(&rules::all().collect::<Vec<_>>(), model, cx).map(|(changed, _)| changed)
+        let kept = |r: &Rule| {
+            cx.config.keeps_batch_normalization() && r.name.starts_with("fold-batch-normalization")
+        };
+        let rules: Vec<Rule> = rules::all().filter(|r| !kept(r)).collect();
+        apply_all(&rules, model, cx).map(|(changed, _)| changed)
     }
 }
 

@@ -9,6 +9,8 @@
 mod bodies;
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use squint_ir::execute::Samples;
+use squint_ir::types::known_dims;
 use squint_ir::{Dim, Graph, GraphId, Model, OpId, Shape, Type, ValueId, ValueTable};
 use squint_ops::{Fact, InferCx, Row};
 
@@ -72,6 +74,30 @@ pub(crate) fn infer_concrete(
         facts.insert(*v, Fact { shape: seen.or(declared.shape.clone()), ..declared });
     }
     Walk::new(model).graph(model.main_id(), facts)
+}
+
+/// Dimensions of values in the first sample, as far as they follow from those of the inputs.
+///
+/// # Errors
+/// If the sample cannot be read or the graph has a cycle.
+pub(crate) fn dims_of_first(
+    model: &Model,
+    samples: &dyn Samples,
+) -> Result<ValueTable<Vec<usize>>, PassError> {
+    let g = model.main();
+    let mut inputs = ValueTable::new();
+    for (name, t) in samples.get(0).map_err(PassError::Data)? {
+        if let Some(v) = g.value_named(&name) {
+            inputs.insert(v, t.dims().to_vec());
+        }
+    }
+    let mut dims = ValueTable::new();
+    for (v, fact) in infer_concrete(model, &inputs)?.iter() {
+        if let Some(d) = fact.shape.as_deref().and_then(known_dims) {
+            dims.insert(v, d);
+        }
+    }
+    Ok(dims)
 }
 
 /// A walk through a graph and the bodies in it.

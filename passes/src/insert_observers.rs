@@ -32,7 +32,7 @@ impl Pass for InsertObservers {
         let mut seen = ValueTable::new();
         let mut observed = Vec::new();
         // Of all targets, so that one calibration serves them all.
-        for unit in targets().flat_map(|target| units(model.main(), target, &sites)) {
+        for unit in targets().flat_map(|target| units(model.main(), cx, target, &sites)) {
             let mut watched = Vec::new();
             if matches!(unit.support, Support::Integer { .. }) {
                 watched.extend(unit.reads.iter().chain(&unit.makes).copied());

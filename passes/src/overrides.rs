@@ -55,6 +55,8 @@ pub struct Wish {
     pub symmetric: Option<bool>,
     /// Whether a weight gets a scale for each output channel.
     pub per_channel: Option<bool>,
+    /// Whether the scale is found in every run (true: in no other way; false: not in this one).
+    pub dynamic: Option<bool>,
 }
 
 impl Wish {
@@ -66,6 +68,7 @@ impl Wish {
         self.method = later.method.or(self.method);
         self.symmetric = later.symmetric.or(self.symmetric);
         self.per_channel = later.per_channel.or(self.per_channel);
+        self.dynamic = later.dynamic.or(self.dynamic);
     }
 }
 
@@ -99,6 +102,11 @@ impl Pattern {
             Kind::Type => self.fits(op_type),
             Kind::Tensor => false,
         }
+    }
+
+    /// True if it is about tensors only.
+    pub(crate) fn is_about_tensors(&self) -> bool {
+        self.kind == Kind::Tensor
     }
 
     /// True if it is about a tensor of this name.
@@ -153,6 +161,7 @@ impl FromStr for Wish {
                 ("float", v) => wish.float = Some(yes(v)?),
                 ("symmetric", v) => wish.symmetric = Some(yes(v)?),
                 ("per-channel", v) => wish.per_channel = Some(yes(v)?),
+                ("dynamic", v) => wish.dynamic = Some(yes(v)?),
                 ("int8" | "uint8" | "int16" | "uint16", None) => wish.dtype = dtype(key),
                 ("type", Some(v)) => {
                     wish.dtype = Some(dtype(v).ok_or_else(|| format!("`{v}` is no integer type"))?);
@@ -162,7 +171,7 @@ impl FromStr for Wish {
                 _ => {
                     return Err(format!(
                         "`{part}` is none of float, int8, uint8, type=T, range=LO..HI, method=M, symmetric, \
-                         per-channel (the last two and float may have =yes or =no behind them)"
+                         per-channel, dynamic (the last three and float may have =yes or =no behind them)"
                     ));
                 }
             }
@@ -201,6 +210,7 @@ impl fmt::Display for Wish {
             self.method.map(|m| format!("method={m}")),
             flag("symmetric", self.symmetric),
             flag("per-channel", self.per_channel),
+            flag("dynamic", self.dynamic),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
@@ -292,7 +302,7 @@ mod tests {
         for text in [
             "conv*: float",
             "node=a: float=no",
-            "tensor=x:0: type=uint8, range=-1..3.5, method=mse, symmetric, per-channel=no",
+            "tensor=x:0: type=uint8, range=-1..3.5, method=mse, symmetric, per-channel=no, dynamic",
             "type~^(Add|Mul)$: method=percentile:99.9",
         ] {
             assert_eq!(parsed(text).to_string(), text);

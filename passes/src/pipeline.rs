@@ -2,6 +2,7 @@
 
 use crate::config::{Config, OperatorFormat, Scheme};
 use crate::evidence::Evidence;
+use crate::float_graph::FloatGraph;
 use crate::pass::{Changed, Pass, PassCx, PassError};
 use crate::recording::{DataRecord, Recording};
 use crate::report::{Note, Notes, Report};
@@ -48,9 +49,15 @@ const PREPARE: &[&dyn Pass] = &[
     &compute_in_float32::ComputeInFloat32,
 ];
 
-/// Which values are watched while the final float graph runs. (Calibration follows, outside the list,
+/// The final float graph in operators that have integer kernels, and which of its values are watched while it runs.
+/// (Calibration follows, outside the list,
 /// because it needs an executor and data.)
-const OBSERVE: &[&dyn Pass] = &[&insert_observers::InsertObservers];
+const OBSERVE: &[&dyn Pass] = &[
+    // Whatever the target, so that one calibration serves them all; and when all that goes into weights is in them.
+    &subpixel_convolutions::SubpixelConvolutions,
+    &infer_types::InferTypes,
+    &insert_observers::InsertObservers,
+];
 
 /// From statistics to the quantized graph.
 const QUANTIZE: &[&dyn Pass] = &[
@@ -65,12 +72,23 @@ const QUANTIZE: &[&dyn Pass] = &[
     &finish::Finish,
 ];
 
+/// From statistics to a float graph with quantizers that can be trained.
+const EXPORT: &[&dyn Pass] = &[
+    &plan::PlanQuantization,
+    // Reads only the plan.
+    &emit_fake_quant::EmitFakeQuant,
+    &eliminate_dead_code::EliminateDeadCode,
+    &finish::Finish,
+];
+
 /// A quantized model as the float model that computes the same: for executing it where the runtime is not
 /// there, never for writing it.
 const LOWER: &[&dyn Pass] = &[
     &inline_functions::InlineFunctions,
     // Integer operators become float operators between quantizers, with the same arithmetic.
     &raise_qoperator::RaiseQoperator,
+    // Recurrent ones that quantize in every run have no such form: all but the rounding of their states is kept.
+    &dequantize_recurrent::DequantizeRecurrent,
     &raise_fake_quant::RaiseFakeQuant,
     // Weights and biases become the numbers that their codes stand for; the quantizers of data stay.
     &dequantize_constants::DequantizeConstants,
@@ -110,8 +128,14 @@ const ON_DEMAND: &[&dyn Pass] = &[
     &lower_qoperator::LowerQoperator,
 ];
 
-/// The passes of [`QUANTIZE`] for the format that is asked for.
+/// Stages that run the model on data, as reports name them, in their order.
+pub const RUNNING: [&str; 4] = [equalize::NAME, calibrate::NAME, refine::NAME, repair::NAME];
+
+/// The passes of [`QUANTIZE`] for the format that is asked for, or of [`EXPORT`] for a model that is to be trained.
 fn quantize_passes(config: &Config) -> Vec<&'static dyn Pass> {
+    if config.training.is_some() {
+        return EXPORT.to_vec();
+    }
     let lower: &[&dyn Pass] = match config.format {
         OperatorFormat::Qdq => &[],
         OperatorFormat::Qoperator => &[&lower_qoperator::LowerQoperator],
@@ -148,6 +172,7 @@ pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
         .chain(OPTIMIZE)
         .chain(OBSERVE)
         .chain(QUANTIZE)
+        .chain(EXPORT)
         .chain(ON_DEMAND)
         .chain(LOWER)
         .chain(FREEZE)
@@ -313,11 +338,15 @@ pub fn record(
     let done = recording.tally.done();
     let left: Vec<usize> = part.indices.iter().copied().filter(|i| !done.contains(i)).collect();
     hooks.progress.pass(calibrate::NAME);
-    let runnable = calibrate::runnable(model, executor)?;
-    let session = calibrate::prepare(&runnable, &cx.observed, executor)?;
-    let (session, threads) = (session.as_ref(), calibrate::threads(config));
-    let run =
-        calibrate::Run { session, samples, threads, progress: hooks.progress, hash: true, each: part.each };
+    let (float, threads) = (FloatGraph::new(model, &cx.observed, executor)?, calibrate::threads(config));
+    let run = calibrate::Run {
+        float: &float,
+        samples,
+        threads,
+        progress: hooks.progress,
+        hash: true,
+        each: part.each,
+    };
     let mut tally = recording.tally.clone();
     let mut save = |tally: &calibrate::Tally| {
         recording.tally = tally.clone();
@@ -360,15 +389,20 @@ fn plan_until(
     timing.extend(run(OPTIMIZE, model, &mut cx, hooks)?);
     let ops_fused = op_count(model);
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
-    learn(model, &mut cx, evidence, hooks, &mut timing)?;
+    let float = learn(model, &mut cx, evidence, hooks, &mut timing)?;
     let (planning, rest) = last.split_at(1);
     timing.extend(run(planning, model, &mut cx, hooks)?);
-    if let (Some((executor, samples)), true, false) = (evidence.samples, config.effort > 0, rest.is_empty()) {
+    // Weights that are trained are not rounded yet.
+    let repaired = config.effort > 0 && config.training.is_none() && !rest.is_empty();
+    if let (Some((executor, samples)), true) = (evidence.samples, repaired) {
         hooks.progress.pass(repair::NAME);
         let start = Instant::now();
-        repair::repair(model, &mut cx, executor, samples)?;
+        if let Some(float) = &float {
+            repair::repair(model, &mut cx, executor, float, samples)?;
+        }
         timing.push((repair::NAME, start.elapsed().as_secs_f64()));
     }
+    drop(float);
     timing.extend(run(rest, model, &mut cx, hooks)?);
     let notes = cx.notes.iter().cloned().collect();
     let (samples, costs, nodes) = (cx.statistics.samples, cx.plan.costs, cx.plan.report.clone());
@@ -377,17 +411,19 @@ fn plan_until(
 }
 
 /// What is learnt of the float graph: statistics of its values and, by running it, which plans keep its
-/// outputs.
-fn learn(
+/// outputs. The graph as it was run, if it was.
+fn learn<'e>(
     model: &mut Model,
     cx: &mut PassCx<'_>,
-    evidence: Evidence<'_>,
+    evidence: Evidence<'e>,
     hooks: &Hooks<'_>,
     timing: &mut Vec<(&'static str, f64)>,
-) -> Result<(), PassError> {
+) -> Result<Option<FloatGraph<'e>>, PassError> {
     let mut begun = None;
-    // Ranges that are known already are those of the graph as it is.
-    let wanted = cx.config.effort > 0 && cx.config.equalize && cx.config.scheme != Scheme::Dynamic;
+    // Ranges that are known already are those of the graph as it is; and steps of training would be out of proportion
+    // to channels that are scaled.
+    let planned = cx.config.scheme != Scheme::Dynamic && cx.config.training.is_none();
+    let wanted = cx.config.effort > 0 && cx.config.equalize && planned;
     if let (Some((executor, samples)), None, true) = (evidence.samples, evidence.known, wanted) {
         hooks.progress.pass(equalize::NAME);
         let start = Instant::now();
@@ -395,20 +431,25 @@ fn learn(
         if let Some(scaled) = outcome.model {
             *model = scaled;
         }
-        begun = outcome.tally;
+        begun = outcome.begun;
+        if cx.config.effort > 1
+            && let Some(shifted) = equalize::absorb(model, cx, executor, samples)?
+        {
+            *model = shifted;
+            begun = None;
+        }
         timing.push((equalize::NAME, start.elapsed().as_secs_f64()));
     }
     hooks.progress.pass(calibrate::NAME);
     let start = Instant::now();
-    let runnable = evidence.runnable(model)?;
-    let session = evidence.learn(&runnable, cx, begun, hooks.progress)?;
+    let session = evidence.learn(model, cx, begun, hooks.progress)?;
     timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
-    let (Some((session, samples)), Some((executor, _))) = (session, evidence.samples) else { return Ok(()) };
+    let (Some(session), Some((executor, samples))) = (session, evidence.samples) else { return Ok(None) };
     hooks.progress.pass(refine::NAME);
     let start = Instant::now();
-    refine::refine(model, cx, executor, session.as_ref(), samples)?;
+    refine::refine(model, cx, executor, &session, samples, hooks.progress)?;
     timing.push((refine::NAME, start.elapsed().as_secs_f64()));
-    Ok(())
+    Ok(Some(session))
 }
 
 struct Listed(&'static dyn Pass);
@@ -434,7 +475,8 @@ mod tests {
 
     #[test]
     fn every_pass_can_be_named_and_names_are_kebab_case() {
-        for p in PREPARE.iter().chain(OPTIMIZE).chain(OBSERVE).chain(QUANTIZE).chain(ON_DEMAND) {
+        let stages = [PREPARE, OPTIMIZE, OBSERVE, QUANTIZE, EXPORT, ON_DEMAND];
+        for p in stages.into_iter().flatten() {
             assert!(pass_named(p.name()).is_some());
             let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             assert!(p.name().chars().all(kebab), "{}", p.name());
@@ -449,10 +491,13 @@ mod tests {
             assert!(p.needs() <= phase, "{}", p.name());
             phase = p.reaches().unwrap_or(phase).max(phase);
         }
-        phase = pass::Phase::Calibrated;
-        for p in QUANTIZE {
-            assert!(p.needs() <= phase, "{}", p.name());
-            phase = p.reaches().unwrap_or(phase).max(phase);
+        let calibrated = pass::Phase::Calibrated;
+        for stage in [QUANTIZE, EXPORT] {
+            phase = calibrated;
+            for p in stage {
+                assert!(p.needs() <= phase, "{}", p.name());
+                phase = p.reaches().unwrap_or(phase).max(phase);
+            }
         }
     }
 }

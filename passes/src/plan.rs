@@ -24,6 +24,7 @@ pub(crate) use units::{NOT_COVERED, units};
 
 use crate::calibration::saturation::weight_levels;
 use crate::calibration::{Method, Range, RangeNote, solve};
+use crate::config::Scheme;
 use crate::frozen::Frozen;
 use crate::infer_types::infer_concrete;
 use crate::overrides;
@@ -34,7 +35,7 @@ use squint_ir::affine::{ChannelLayout, QuantParams};
 use squint_ir::types::known_dims;
 use squint_ir::{DType, Graph, Model, OpId, OpTable, Tensor, ValueId, ValueTable};
 use squint_ops::Fact;
-use squint_targets::{Costs, Operand, Pairs, Site, Target, target};
+use squint_targets::{Costs, Operand, Pairs, Placement, Site, Target, target};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -86,8 +87,21 @@ pub struct ValuePlan {
     pub made_by_integer: bool,
     /// How the parameters were found.
     pub why: String,
+    /// What the parameters depend on.
+    pub tie: Tie,
     /// What is remarkable about the range.
     pub note: Option<RangeNote>,
+}
+
+/// What the parameters of a value depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    /// They are its own.
+    Own,
+    /// They are those of this value, always.
+    As(ValueId),
+    /// They follow from the operator that makes it.
+    Fixed,
 }
 
 /// The decision on the weight of a contraction.
@@ -99,6 +113,8 @@ pub struct WeightPlan {
     pub dtype: DType,
     /// Channel axis; `None` for one scale for the whole tensor.
     pub axis: Option<usize>,
+    /// The largest level; the smallest is its negative.
+    pub qmax: i8,
     /// One scale for each channel.
     pub params: Vec<QuantParams>,
     /// Scales of the bias, products of activation and weight scales; empty without a bias.
@@ -124,7 +140,7 @@ impl WeightPlan {
     pub fn levels(&self, weight: &Tensor) -> Option<Vec<i8>> {
         match &self.chosen {
             Some(levels) => (levels.len() == weight.len()).then(|| levels.to_vec()),
-            None => weight_levels(&weight.f32s(), self.layout(weight)?, &self.params, self.pairs),
+            None => weight_levels(&weight.f32s(), self.layout(weight)?, &self.params, self.pairs, self.qmax),
         }
     }
 }
@@ -158,7 +174,7 @@ impl Pass for PlanQuantization {
         let draft = Draft::new(model, cx)?;
         cx.plan = draft.plan(cx, &cx.steering, true);
         cx.plan.report = report(model, &cx.plan, &draft.sites)?;
-        cx.plan.costs = predict::predict(model.main(), draft.target, &draft.sites, &cx.plan);
+        cx.plan.costs = draft.costs(&cx.plan);
         for (v, plan) in cx.plan.values.iter() {
             if let Some(note) = plan.note {
                 cx.notes.add(model.main().value(v).name(), note.to_string());
@@ -187,39 +203,47 @@ pub(crate) struct Draft<'m> {
     target: &'static dyn Target,
     sites: Vec<(OpId, Site<'m>)>,
     units: Vec<units::Unit>,
+    /// What quantizing values costs in accuracy, in nanoseconds, where that is known beforehand.
+    guide: ValueTable<f64>,
 }
 
 impl<'m> Draft<'m> {
     pub(crate) fn new(model: &'m Model, cx: &PassCx<'_>) -> Result<Draft<'m>, PassError> {
         let target = resolve_target(&cx.config.target)?;
-        let types = [target.activations().dtype, target.weights().dtype];
-        if let Some(o) =
-            cx.config.overrides.iter().find(|o| o.wish.dtype.is_some_and(|d| !types.contains(&d)))
-        {
-            return Err(PassError::Config(format!(
-                "override `{o}`: target {} takes {} activations and {} weights",
-                target.name(),
-                types[0],
-                types[1]
-            )));
-        }
+        types_asked_for(model.main(), target, &cx.config.overrides)?;
         let sites = sites(model, cx)?;
-        let mut units = units::units(model.main(), target, &sites);
+        let mut units = units::units(model.main(), cx, target, &sites);
         units::fix(model, cx, target, &sites, &mut units);
-        Ok(Draft { model, target, sites, units })
+        let mut guide = ValueTable::new();
+        if let Some(known) = &cx.config.guide {
+            for (name, error) in &known.errors {
+                if let Some(v) = model.main().value_named(name) {
+                    guide.insert(v, error * known.price);
+                }
+            }
+        }
+        Ok(Draft { model, target, sites, units, guide })
     }
 
     /// A plan, without its report. Scales of weights, which take longest, only on request.
     pub(crate) fn plan(&self, cx: &PassCx<'_>, steering: &Steering, weights: bool) -> QuantPlan {
         let (overrides, g) = (&cx.config.overrides, self.model.main());
-        let price = |errors: &ValueTable<f64>, v| match overrides::of_tensor(overrides, g, v).float {
-            Some(true) => MAX_PRICE as u64,
-            Some(false) => 0,
-            None => errors.get(v).map_or(0, |e| (e * steering.price).min(MAX_PRICE) as u64),
+        let price = |errors: &ValueTable<f64>, v| {
+            let learnt = errors.get(v).map_or(0.0, |e| e * steering.price);
+            (learnt + self.guide.get(v).copied().unwrap_or(0.0)).min(MAX_PRICE) as u64
         };
+        let wish = |v| overrides::of_tensor(overrides, g, v);
         let prices = place::Prices {
-            planned: &|v| price(&steering.errors, v),
-            dynamic: &|v| price(&steering.dynamic_errors, v),
+            planned: &|v| match (wish(v).float, wish(v).dynamic) {
+                (Some(true), _) | (None, Some(true)) => MAX_PRICE as u64,
+                (Some(false), _) => 0,
+                (None, _) => price(&steering.errors, v),
+            },
+            dynamic: &|v| match (wish(v).float, wish(v).dynamic) {
+                (Some(true), _) | (None, Some(false)) => MAX_PRICE as u64,
+                (Some(false), _) | (None, Some(true)) => 0,
+                (None, None) => price(&steering.dynamic_errors, v),
+            },
             given: &|v| {
                 let given = |f: &Frozen| f.values.get(v).is_some_and(|f| f.inherited.is_none());
                 cx.config.faithful && cx.frozen.as_ref().is_some_and(given)
@@ -230,8 +254,40 @@ impl<'m> Draft<'m> {
             Some((method, ranges)) => (*method, ranges.clone()),
             None => (cx.config.method, self.solve(cx, cx.config.method)),
         };
-        let choice = params::Choice { method, ranges, weights };
-        params::plan(self.model, cx, self.target, &self.sites, &self.units, &placed, choice)
+        let choice = |otherwise| params::Choice { method, ranges: ranges.clone(), weights, otherwise };
+        let make = |placed: &[place::Placement], choice| {
+            params::plan(self.model, cx, self.target, &self.sites, &self.units, placed, choice)
+        };
+        let plan = make(&placed, choice("float is faster here"));
+        if self.is_worth_it(cx, &plan) {
+            return plan;
+        }
+        let float = vec![place::Placement::Float; self.units.len()];
+        make(&float, choice("integers would save less than 5 % of the time of the whole model"))
+    }
+
+    /// False if a plan is predicted to save so little that another processor than those measured may lose by it, while
+    /// accuracy is lost on all.
+    fn is_worth_it(&self, cx: &PassCx<'_>, plan: &QuantPlan) -> bool {
+        const TIME_LEFT: f64 = 0.95;
+        let whole = self.target.placement() == Placement::Inputs
+            || cx.config.scheme != Scheme::Auto
+            // What is integers already is to stay so.
+            || cx.frozen.is_some()
+            || cx.config.overrides.iter().any(|o| o.wish.float == Some(false))
+            || self.units.iter().any(|u| u.border);
+        let costs = self.costs(plan);
+        whole || plan.is_float() || costs.integer as f64 <= TIME_LEFT * costs.float as f64
+    }
+
+    /// What a plan costs.
+    pub(crate) fn costs(&self, plan: &QuantPlan) -> Costs {
+        predict::predict(self.model.main(), self.target, &self.sites, plan)
+    }
+
+    /// Multiply–accumulates of a run.
+    pub(crate) fn macs(&self) -> u64 {
+        self.sites.iter().map(|(_, site)| site.macs()).fold(0, u64::saturating_add)
     }
 
     /// The values that operators could quantize in every run, in order of execution.
@@ -253,6 +309,31 @@ impl<'m> Draft<'m> {
         }
         Arc::new(ranges)
     }
+}
+
+/// Refuses element types that the target has no integer kernel for.
+fn types_asked_for(
+    g: &Graph,
+    target: &dyn Target,
+    overrides: &[overrides::Override],
+) -> Result<(), PassError> {
+    let (activations, weights) = (target.activations().dtype, target.weights().dtype);
+    for o in overrides {
+        let Some(dtype) = o.wish.dtype else { continue };
+        // Of a node both may be meant, of a tensor only what it is.
+        let of_activation = |v: &ValueId| g.konst(*v).is_none() && o.pattern.fits_tensor(g.value(*v).name());
+        let meant = o.pattern.is_about_tensors() && g.values().any(|v| of_activation(&v));
+        if dtype == activations || dtype == weights && !meant {
+            continue;
+        }
+        let wide = matches!(dtype, DType::Int16 | DType::Uint16);
+        let why = if wide { format!(": {}", target.without_16_bits()) } else { String::new() };
+        return Err(PassError::Config(format!(
+            "override `{o}`: target {} takes {activations} activations and {weights} weights{why}",
+            target.name(),
+        )));
+    }
+    Ok(())
 }
 
 /// An hour: no gain in speed is worth more.

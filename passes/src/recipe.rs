@@ -4,15 +4,13 @@
 //! Keys are the flags of the command line. What is the default is left out, except for the target, whose default
 //! depends on the machine.
 
-use crate::calibration::Method;
-use crate::calibration::weights::WeightMethod;
-use crate::config::Config;
+use crate::config::{Config, WeightBits};
 use crate::overrides::{Override, Pattern, Wish};
 use std::fmt::Write as _;
 
-/// The configuration as TOML. `in_float` are values that were left in float for accuracy's sake: they become
-/// overrides.
-pub(crate) fn recipe<'a>(config: &Config, in_float: impl Iterator<Item = &'a str>) -> String {
+/// The configuration as TOML. `decided` are values that have no planned scale for accuracy's sake, each with whether
+/// its scale is found in every run: they become overrides.
+pub(crate) fn recipe<'a>(config: &Config, decided: impl Iterator<Item = (&'a str, bool)>) -> String {
     let default = Config::new(&config.target);
     let mut out = String::new();
     let mut line = |key: &str, value: String| {
@@ -24,7 +22,16 @@ pub(crate) fn recipe<'a>(config: &Config, in_float: impl Iterator<Item = &'a str
         line("method", quoted(&config.method.to_string()));
     }
     if config.weight_method != default.weight_method {
-        line("weight-method", quoted(&weight_method(config.weight_method)));
+        line("weight-method", quoted(&config.weight_method.to_string()));
+    }
+    if config.effort != default.effort {
+        line("effort", config.effort.to_string());
+    }
+    if !config.equalize {
+        line("no-equalize", "true".into());
+    }
+    if config.min_sqnr != default.min_sqnr {
+        line("min-sqnr", float(config.min_sqnr));
     }
     if config.scheme != default.scheme {
         line("scheme", quoted(&config.scheme.to_string()));
@@ -38,13 +45,28 @@ pub(crate) fn recipe<'a>(config: &Config, in_float: impl Iterator<Item = &'a str
     if config.constraints.min_range > 0.0 {
         line("min-range", config.constraints.min_range.to_string());
     }
+    if let Some(samples) = config.samples {
+        line("samples", samples.to_string());
+    }
+    if let Some(training) = config.training {
+        if training.weight_bits == WeightBits::Four {
+            line("weight-bits", "4".into());
+        }
+        if training.keep_batch_normalization {
+            line("keep-batch-normalization", "true".into());
+        }
+    }
     let list =
         |words: Vec<String>| format!("[{}]", words.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(", "));
     if !config.keep_float.is_empty() {
         line("keep-float", list(config.keep_float.clone()));
     }
-    let wish = Wish { float: Some(true), ..Wish::default() };
-    let left = in_float.map(|name| Override { pattern: Pattern::tensor(name), wish: wish.clone() });
+    let wish = |dynamic| match dynamic {
+        true => Wish { dynamic: Some(true), ..Wish::default() },
+        false => Wish { float: Some(true), ..Wish::default() },
+    };
+    let left =
+        decided.map(|(name, dynamic)| Override { pattern: Pattern::tensor(name), wish: wish(dynamic) });
     // What the user asked for comes last: it holds.
     let overrides: Vec<String> =
         left.map(|o| o.to_string()).chain(config.overrides.iter().map(ToString::to_string)).collect();
@@ -54,18 +76,14 @@ pub(crate) fn recipe<'a>(config: &Config, in_float: impl Iterator<Item = &'a str
     out
 }
 
-/// A method for weights as the command line spells it.
-fn weight_method(method: WeightMethod) -> String {
-    match method {
-        WeightMethod::MinMax => Method::MinMax,
-        WeightMethod::Percentile(p) => Method::Percentile(p),
-        WeightMethod::Mse => Method::Mse,
-    }
-    .to_string()
+/// A TOML float, which has a point, an exponent or a word.
+fn float(x: f64) -> String {
+    let text = x.to_string();
+    if text.contains(['.', 'e', 'n']) { text } else { format!("{text}.0") }
 }
 
-/// A TOML basic string.
-fn quoted(text: &str) -> String {
+/// A TOML basic string, which is a JSON string, too.
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
@@ -83,6 +101,8 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibration::Method;
+    use crate::calibration::weights::WeightMethod;
 
     #[test]
     fn only_what_differs_is_said() {
@@ -93,9 +113,15 @@ mod tests {
         config.constraints.power_of_two = true;
         config.keep_float = vec!["a\\b\"".into()];
         config.overrides = vec!["conv1: range=-1..3".parse().unwrap()];
+        config.samples = Some(32);
+        (config.effort, config.equalize, config.min_sqnr) = (2, false, f64::NEG_INFINITY);
         let expected = "target = \"cpu-vnni\"\nmethod = \"percentile:99.9\"\nweight-method = \"mse\"\n\
-                        power-of-two = true\nkeep-float = [\"a\\\\b\\\"\"]\n\
-                        override = [\"tensor=x: float\", \"conv1: range=-1..3\"]\n";
-        assert_eq!(recipe(&config, ["x"].into_iter()), expected);
+                        effort = 2\nno-equalize = true\nmin-sqnr = -inf\npower-of-two = true\nsamples = 32\nkeep-float = [\"a\\\\b\\\"\"]\n\
+                        override = [\"tensor=x: float\", \"tensor=y: dynamic\", \"conv1: range=-1..3\"]\n";
+        assert_eq!(recipe(&config, [("x", false), ("y", true)].into_iter()), expected);
+        assert_eq!(
+            (float(20.0), float(-0.5), float(1e300)),
+            ("20.0".into(), "-0.5".into(), format!("{}.0", 1e300))
+        );
     }
 }

@@ -8,25 +8,31 @@
 //!    error becomes a price on quantizing it, which the minimum cut of the placement weighs against speed.
 //!    The lowest price of error at which the simulated plan meets the bound is found by bisection: the
 //!    fastest plan, as costs go, that is accurate enough. A scale found in every run has a price of its own, so that
-//!    an operator that planned scales hurt goes over to those where they are cheaper than float.
+//!    an operator that planned scales hurt goes over to those where they are cheaper than float. Where outputs are
+//!    not just scores of classes, accuracy beyond the bound is bought while it is cheap: [`knee`].
 //! 3. *Recurrences.* A model that feeds states back is tried over a sequence of steps ([`crate::feedback`]).
 
+mod each;
+mod knee;
+
 use crate::calibrate::prepare;
-use crate::calibration::{Method, Range};
+use crate::calibration::Method;
 use crate::config::Scheme;
 use crate::feedback::{Sequence, states};
+use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
-use crate::simulate::{Deviation, Errors, Simulator, affordable};
+use crate::runner::Progress;
+use crate::simulate::{Deviation, Errors, Simulator, affordable, spread};
 use crate::weights::rounded;
-use squint_ir::execute::{Execute, Samples, Session};
-use squint_ir::{Model, ValueTable};
+use squint_ir::execute::{Execute, Samples};
+use squint_ir::{Model, ValueId};
 
 /// Name of the stage.
 pub(crate) const NAME: &str = "refine";
 
-/// Methods tried by `auto`. The first, which clips nothing, is kept unless another is clearly better: what calibration
-/// has seen rarely, deployment may see more often.
+/// Methods tried by `auto`. The first, which clips nothing, is kept unless another is clearly better, also in its largest
+/// errors: what calibration has seen rarely, deployment may see more often.
 const CANDIDATES: [Method; 5] =
     [Method::MinMax, Method::Auto, Method::Entropy, Method::Mse, Method::Percentile(99.99)];
 
@@ -42,6 +48,12 @@ const SINGLE_RUNS: usize = 128;
 /// Share of rows whose class may change.
 const MAX_FLIPS: f64 = 0.01;
 
+/// The numbers of the samples, of `n` whose observed values have these dimensions, that plans are tried on first.
+pub(crate) fn tried_on<'d>(n: usize, dims: impl Iterator<Item = &'d Vec<usize>>) -> Vec<usize> {
+    let count = affordable(dims, SAMPLES).min(n).max(1);
+    (0..count).map(|i| i * n / count).collect()
+}
+
 /// Sets `cx.steering` to the best found.
 ///
 /// # Errors
@@ -50,8 +62,9 @@ pub(crate) fn refine(
     model: &Model,
     cx: &mut PassCx<'_>,
     executor: &dyn Execute,
-    session: &dyn Session,
+    session: &FloatGraph<'_>,
     samples: &dyn Samples,
+    progress: &dyn Progress,
 ) -> Result<(), PassError> {
     if cx.config.effort == 0 {
         return Ok(());
@@ -66,8 +79,8 @@ pub(crate) fn refine(
     }
     let observed = cx.observed.clone();
     let sizes = observed.iter().filter_map(|v| cx.statistics.dims.get(*v));
-    let n = affordable(sizes, SAMPLES);
-    let simulator = Simulator::new(model, session, &observed, samples, n, cx.config)?;
+    let numbers = tried_on(samples.len(), sizes);
+    let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
     if auto || cx.config.effort > 2 {
         // Weights are rounded alike whatever the ranges of activations.
         let rounded = rounded(model, &draft.plan(cx, &steering, true))?;
@@ -81,42 +94,76 @@ pub(crate) fn refine(
             let other = draft.plan(cx, &tried, false);
             let errors = errors(&other)?;
             let gain = errors.gain_over(&first);
-            if gain > best.0 {
+            if gain > best.0 && errors.peaks_no_more_than(&first) {
                 (steering, plan, best) = (tried, other, (gain, errors));
             }
         }
         if cx.config.effort > 2 {
-            plan = ranges(cx, &draft, &mut steering, plan, best.1, &errors)?;
+            let alone = simulator.error_of_each(&plan, SINGLE_RUNS)?;
+            let mut order: Vec<(ValueId, f64)> = alone.iter().map(|(v, error)| (v, *error)).collect();
+            order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+            let order: Vec<ValueId> = order.into_iter().map(|(v, _)| v).collect();
+            let mut held_back = spread(samples.len(), numbers.len(), 0.5);
+            held_back.retain(|i| !numbers.contains(i));
+            let others = match held_back.is_empty() {
+                true => None,
+                false => Some(Simulator::on(model, session, &observed, samples, &held_back, cx.config)?),
+            };
+            let others = others.as_ref().map(|s| |plan: &QuantPlan| s.errors_in(rounded.as_ref(), plan));
+            let bench = each::Bench {
+                draft: &draft,
+                errors: &errors,
+                others: others.as_ref().map(|f| f as &dyn Fn(&QuantPlan) -> Result<Errors, PassError>),
+                samples: numbers.len(),
+                progress,
+            };
+            bench.refine(cx, &order, &mut steering, &mut plan, best.1)?;
         }
     }
-    if let Some(guide) = &cx.config.guide {
-        let g = model.main();
-        let known = guide.errors.iter().filter_map(|(name, error)| Some((g.value_named(name)?, *error)));
-        known.for_each(|(v, error)| {
-            steering.errors.insert(v, error);
-        });
-        steering.dynamic_errors = steering.errors.clone();
-        steering.price = guide.price;
+    let states = states(model);
+    if cx.config.guide.is_some() && states.is_empty() {
+        // What single values cost is known: every plan above was placed by it.
+        cx.steering = steering;
+        return Ok(());
+    }
+    // In training, what rounding costs is learnt back.
+    if cx.config.training.is_some() && cx.config.min_sqnr == f64::NEG_INFINITY {
         cx.steering = steering;
         return Ok(());
     }
     let deviation = simulator.deviation(&plan)?;
-    let states = states(model);
     let wanted = if !states.is_empty() { cx.config.min_sqnr.max(FEEDBACK_SQNR) } else { cx.config.min_sqnr };
-    let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips: MAX_FLIPS };
-    if bound.holds(deviation) {
+    // Who wants no bound on the error wants none on classes either.
+    let unbounded = cx.config.min_sqnr == f64::NEG_INFINITY;
+    let flips = if unbounded { 1.0 } else { MAX_FLIPS };
+    let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips };
+    // Which class is best is all that scores are for; other numbers are used as they are.
+    let enough = unbounded || simulator.scores_classes_only() || !states.is_empty();
+    let is_enough = |d: Deviation| bound.holds(d) && (enough || d.sqnr() >= knee::ENOUGH);
+    if is_enough(deviation) {
         cx.steering = steering;
         return Ok(());
     }
     // So few samples may mislead: more are asked before speed is given up.
     let simulator = Simulator::new(model, session, &observed, samples, MORE_SAMPLES, cx.config)?;
     let deviation = simulator.deviation(&plan)?;
-    if !bound.holds(deviation) {
+    let held = bound.holds(deviation);
+    if !is_enough(deviation) {
         if states.is_empty() {
             steering.errors = simulator.error_of_each(&plan, SINGLE_RUNS)?;
             steering.dynamic_errors = simulator.error_of_each_dynamic(&draft.dynamic_reads(), SINGLE_RUNS)?;
-            let holds = |plan: &QuantPlan| Ok(bound.holds(simulator.deviation(plan)?));
-            steering.price = price(cx, &draft, &steering, &holds)?;
+            let worth = match enough {
+                true => None,
+                false => knee::price(cx, &draft, &simulator, &steering, (&plan, deviation), bound)?,
+            };
+            steering.price = match worth {
+                Some(price) => price,
+                None if held => 0.0,
+                None => {
+                    let holds = |plan: &QuantPlan| Ok(bound.holds(simulator.deviation(plan)?));
+                    price(cx, &draft, &steering, &holds)?
+                }
+            };
         } else {
             feed_back(
                 cx,
@@ -131,58 +178,20 @@ pub(crate) fn refine(
             Scheme::Auto => "find their scales in every run or stay in float",
             Scheme::Static | Scheme::Dynamic => "stay in float",
         };
-        cx.notes.add(
-            "",
-            format!(
-                "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {MORE_SAMPLES} \
-                 samples (bound: {wanted:.1} dB, {:.1} %): the worst operators {instead}",
-                deviation.flips * 100.0,
-                MAX_FLIPS * 100.0
-            ),
+        let had = format!(
+            "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {MORE_SAMPLES} samples",
+            deviation.flips * 100.0
         );
+        if !held {
+            let bound = format!("(bound: {wanted:.1} dB, {:.1} %)", flips * 100.0);
+            cx.notes.add("", format!("{had} {bound}: the worst operators {instead}"));
+        } else if steering.price > 0.0 {
+            cx.notes
+                .add("", format!("{had}: the operators that cost most accuracy for their speed {instead}"));
+        }
     }
     cx.steering = steering;
     Ok(())
-}
-
-/// Factors on single ranges that are tried.
-const FACTORS: [f32; 3] = [0.85, 0.7, 1.15];
-
-/// A range is changed if the error is smaller by so many decibels.
-const SLIGHTLY: f64 = 0.01;
-
-/// Refines ranges one by one, by what they do to the outputs: the whole network is run for each.
-fn ranges(
-    cx: &PassCx<'_>,
-    draft: &Draft<'_>,
-    steering: &mut Steering,
-    mut plan: QuantPlan,
-    mut least: Errors,
-    errors: &dyn Fn(&QuantPlan) -> Result<Errors, PassError>,
-) -> Result<QuantPlan, PassError> {
-    for v in &cx.observed {
-        if !plan.values.contains(*v) {
-            continue;
-        }
-        for factor in FACTORS {
-            let Some((method, ranges)) = &steering.ranges else { return Ok(plan) };
-            let Some(range) = ranges.get(*v).copied() else { continue };
-            let mut changed = ValueTable::clone(ranges);
-            changed.insert(*v, Range { lo: range.lo * factor, hi: range.hi * factor, ..range });
-            let tried = Steering { ranges: Some((*method, changed.into())), ..steering.clone() };
-            let other = draft.plan(cx, &tried, false);
-            // Ranges that another one rules change nothing.
-            if other.values.iter().eq(plan.values.iter()) {
-                continue;
-            }
-            let now = errors(&other)?;
-            if now.gain_over(&least) > SLIGHTLY {
-                (*steering, plan, least) = (tried, other, now);
-                break;
-            }
-        }
-    }
-    Ok(plan)
 }
 
 /// The bound on single steps of models that feed states back, where errors add up from step to step, also those too
@@ -241,8 +250,7 @@ fn price(
     steering: &Steering,
     holds: &dyn Fn(&QuantPlan) -> Result<bool, PassError>,
 ) -> Result<f64, PassError> {
-    // From a microsecond to an hour for an error as large as the signal.
-    let (mut low, mut high) = (10i32, 62i32);
+    let (mut low, mut high) = knee::PRICES;
     let mut seen: Vec<(Vec<bool>, bool)> = Vec::new();
     while high - low > 1 {
         let middle = (low + high) / 2;

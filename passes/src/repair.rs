@@ -14,13 +14,13 @@ mod rounding;
 
 use crate::calibrate::{prepare, threads};
 use crate::config::Config;
+use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
-use crate::plan::{QuantPlan, resolve_target};
+use crate::plan::QuantPlan;
 use crate::simulate::{Errors, Simulator, affordable, spread};
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Sample, Samples};
 use squint_ir::{Model, ValueId};
-use squint_targets::Placement;
 
 /// Name of the stage.
 pub(crate) const NAME: &str = "repair";
@@ -31,6 +31,27 @@ const LEARNT_FROM: usize = 12;
 /// Samples, others, that decide.
 const HELD_BACK: std::ops::RangeInclusive<usize> = 6..=24;
 
+/// Numbers of samples by what they are used for.
+pub(crate) struct Split {
+    /// Steps learn from these.
+    pub(crate) learnt_from: Vec<usize>,
+    /// These decide; others, if there are enough.
+    pub(crate) held_back: Vec<usize>,
+}
+
+impl Split {
+    /// Of `n` samples whose observed values have these dimensions.
+    pub(crate) fn new<'d>(n: usize, dims: impl Iterator<Item = &'d Vec<usize>>) -> Split {
+        let learnt_from = spread(n, LEARNT_FROM.min(n.div_ceil(2)), 0.0);
+        let mut held_back = spread(n, affordable(dims, HELD_BACK), 0.5);
+        held_back.retain(|i| !learnt_from.contains(i));
+        if held_back.is_empty() {
+            held_back.clone_from(&learnt_from);
+        }
+        Split { learnt_from, held_back }
+    }
+}
+
 /// Repairs `cx.plan`.
 ///
 /// # Errors
@@ -39,6 +60,7 @@ pub(crate) fn repair(
     model: &Model,
     cx: &mut PassCx<'_>,
     executor: &dyn Execute,
+    float: &FloatGraph<'_>,
     samples: &dyn Samples,
 ) -> Result<(), PassError> {
     if samples.is_empty() || cx.plan.weights.iter().next().is_none() {
@@ -46,52 +68,44 @@ pub(crate) fn repair(
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(cx.config)).build();
     let pool = pool.map_err(|e| PassError::Config(format!("threads for repairs: {e}")))?;
-    pool.install(|| try_steps(model, cx, executor, samples))
+    pool.install(|| try_steps(model, cx, executor, float, samples))
 }
 
 fn try_steps(
     model: &Model,
     cx: &mut PassCx<'_>,
     executor: &dyn Execute,
+    float: &FloatGraph<'_>,
     samples: &dyn Samples,
 ) -> Result<(), PassError> {
-    let n = samples.len();
-    let learnt_from = spread(n, LEARNT_FROM.min(n.div_ceil(2)), 0.0);
     let sizes = cx.observed.iter().filter_map(|v| cx.statistics.dims.get(*v));
-    let mut held_back = spread(n, affordable(sizes, HELD_BACK), 0.5);
-    held_back.retain(|i| !learnt_from.contains(i));
-    if held_back.is_empty() {
-        held_back.clone_from(&learnt_from);
-    }
+    let Split { learnt_from, held_back } = Split::new(samples.len(), sizes);
     let observed = cx.observed.clone();
-    let float = prepare(model, &observed, executor)?;
-    let bench = Bench {
-        model,
-        executor,
-        observed: &observed,
-        simulator: Simulator::on(model, float.as_ref(), &observed, samples, &held_back, cx.config)?,
-    };
-    let read = |i: &usize| samples.get(*i).map_err(PassError::Data);
-    let learnt_from = learnt_from.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let work = Work { config: cx.config, model, executor, observed: &observed, samples: &learnt_from };
-    let errors = bench.errors(&cx.plan)?;
-    // Biases that stay float are not the plan's.
-    let biased = resolve_target(&cx.config.target)?.placement() == Placement::Regions;
+    let work =
+        Work { config: cx.config, model, executor, observed: &observed, samples, numbers: &learnt_from };
+    let corrected = |plan: &QuantPlan| bias::correct(&work, plan);
     let mut candidates = Vec::new();
-    if biased {
-        candidates.push(("biases corrected", bias::correct(&work, &cx.plan)?));
-    }
+    candidates.extend(corrected(&cx.plan)?.map(|plan| ("biases corrected", plan)));
     if cx.config.effort > 1 {
         let rounded = rounding::round(&work, &cx.plan)?;
-        if biased {
-            let both = bias::correct(&work, &rounded)?;
-            candidates.push(("weights rounded by the results of their layers and biases corrected", both));
-        }
+        let both = corrected(&rounded)?;
+        candidates.extend(
+            both.map(|plan| ("weights rounded by the results of their layers and biases corrected", plan)),
+        );
         candidates.push(("weights rounded by the results of their layers", rounded));
     }
+    if candidates.is_empty() {
+        return Ok(());
+    }
+    let simulator = Simulator::on(model, float, &observed, samples, &held_back, cx.config)?;
+    let measured = |plan: &QuantPlan| -> Result<Errors, PassError> {
+        let session = prepare(&rounded(model, plan)?, &observed, executor)?;
+        simulator.errors_in(session.as_ref(), plan)
+    };
+    let errors = measured(&cx.plan)?;
     let mut best = (CLEARLY, None);
     for (what, plan) in candidates {
-        let gain = bench.errors(&plan)?.gain_over(&errors);
+        let gain = measured(&plan)?.gain_over(&errors);
         if gain > best.0 {
             best = (gain, Some((what, plan)));
         }
@@ -112,21 +126,13 @@ struct Work<'a> {
     model: &'a Model,
     executor: &'a dyn Execute,
     observed: &'a [ValueId],
-    samples: &'a [Sample],
+    samples: &'a dyn Samples,
+    /// The samples that steps learn from.
+    numbers: &'a [usize],
 }
 
-/// Measures plans on samples held back.
-struct Bench<'a> {
-    model: &'a Model,
-    executor: &'a dyn Execute,
-    observed: &'a [ValueId],
-    simulator: Simulator<'a>,
-}
-
-impl Bench<'_> {
-    fn errors(&self, plan: &QuantPlan) -> Result<Errors, PassError> {
-        let rounded = rounded(self.model, plan)?;
-        let session = prepare(&rounded, self.observed, self.executor)?;
-        self.simulator.errors_in(session.as_ref(), plan)
+impl Work<'_> {
+    fn sample(&self, number: usize) -> Result<Sample, PassError> {
+        self.samples.get(number).map_err(PassError::Data)
     }
 }

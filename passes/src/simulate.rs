@@ -7,27 +7,65 @@
 
 use crate::calibrate::threads;
 use crate::config::Config;
+use crate::float_graph::FloatGraph;
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
 use multiversion::multiversion;
 use rayon::prelude::*;
 use squint_ir::affine::{Grid, QuantParams};
-use squint_ir::execute::{ExecuteError, Sample, Samples, Session};
+use squint_ir::execute::{Sample, Samples, Session};
 use squint_ir::{DType, Graph, Model, Tensor, ValueId, ValueTable};
+use std::borrow::Cow;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A few samples with their float outputs.
 pub(crate) struct Simulator<'a> {
-    session: &'a dyn Session,
+    float: &'a FloatGraph<'a>,
     observed: &'a [ValueId],
-    samples: Vec<Sample>,
+    samples: Inputs<'a>,
     references: Vec<Vec<Tensor>>,
+    /// What is compared in the place of outputs, of each sample.
+    tapped: Vec<Vec<Tensor>>,
     /// Outputs that are scores of classes along their last axis.
     classes: Vec<bool>,
-    /// Of each output the observed value that it follows from by a function that saturates, if there is one.
-    taps: Vec<Option<usize>>,
-    /// The float values at taps, or else outputs, of each sample.
-    tapped: Vec<Vec<Tensor>>,
     pool: rayon::ThreadPool,
+}
+
+/// Samples that are run again and again: those that fit some memory stay there, others are read each time.
+struct Inputs<'a> {
+    samples: &'a dyn Samples,
+    numbers: Vec<usize>,
+    read: Vec<OnceLock<Sample>>,
+    /// Bytes that may yet be kept.
+    room: AtomicUsize,
+}
+
+/// Bytes of samples that a simulator keeps.
+const ROOM: usize = 64 << 20;
+
+impl<'a> Inputs<'a> {
+    fn new(samples: &'a dyn Samples, numbers: &[usize]) -> Inputs<'a> {
+        let read = numbers.iter().map(|_| OnceLock::new()).collect();
+        Inputs { samples, numbers: numbers.to_vec(), read, room: AtomicUsize::new(ROOM) }
+    }
+
+    fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    fn get(&self, i: usize) -> Result<Cow<'_, Sample>, PassError> {
+        if let Some(sample) = self.read[i].get() {
+            return Ok(Cow::Borrowed(sample));
+        }
+        let sample = self.samples.get(self.numbers[i]).map_err(PassError::Data)?;
+        let size: usize = sample.iter().map(|(_, t)| t.bytes().len()).sum();
+        let take = |room: usize| room.checked_sub(size);
+        if self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            return Ok(Cow::Owned(sample));
+        }
+        Ok(Cow::Borrowed(self.read[i].get_or_init(|| sample)))
+    }
 }
 
 /// The difference that a plan makes at the outputs.
@@ -97,15 +135,15 @@ impl<'a> Simulator<'a> {
     /// If a sample cannot be read or run.
     pub(crate) fn new(
         model: &Model,
-        session: &'a dyn Session,
+        float: &'a FloatGraph<'a>,
         observed: &'a [ValueId],
-        samples: &dyn Samples,
+        samples: &'a dyn Samples,
         n: usize,
         config: &Config,
     ) -> Result<Simulator<'a>, PassError> {
         let n = n.min(samples.len()).max(1);
         let numbers: Vec<usize> = (0..n).map(|i| i * samples.len() / n).collect();
-        Simulator::on(model, session, observed, samples, &numbers, config)
+        Simulator::on(model, float, observed, samples, &numbers, config)
     }
 
     /// Runs the samples of these numbers in float.
@@ -114,24 +152,22 @@ impl<'a> Simulator<'a> {
     /// If a sample cannot be read or run.
     pub(crate) fn on(
         model: &Model,
-        session: &'a dyn Session,
+        float: &'a FloatGraph<'a>,
         observed: &'a [ValueId],
-        samples: &dyn Samples,
+        samples: &'a dyn Samples,
         numbers: &[usize],
         config: &Config,
     ) -> Result<Simulator<'a>, PassError> {
         let n = numbers.len();
-        let picked = numbers.iter().map(|i| samples.get(*i).map_err(PassError::Data));
-        let picked = picked.collect::<Result<Vec<_>, _>>()?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(config).min(n)).build();
         let pool = pool.map_err(|e| PassError::Config(format!("threads for simulation: {e}")))?;
         let g = model.main();
-        let taps: Vec<Option<usize>> = g.outputs.iter().map(|v| tap(g, *v, observed)).collect();
-        let run = |s: &Sample| run_tapped(session, s, &taps, &[]);
-        let references = pool.install(|| picked.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
+        let run = |i: &usize| float.reference(*i, samples).map(|r| (r.outputs, r.tapped));
+        let references = pool.install(|| numbers.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
         let (references, tapped) = references.into_iter().unzip();
         let classes = g.outputs.iter().map(|v| scores_classes(g, *v)).collect();
-        Ok(Simulator { session, observed, samples: picked, references, classes, taps, tapped, pool })
+        let samples = Inputs::new(samples, numbers);
+        Ok(Simulator { float, observed, samples, references, tapped, classes, pool })
     }
 
     /// What a plan does.
@@ -140,10 +176,15 @@ impl<'a> Simulator<'a> {
     /// If the executor fails.
     pub(crate) fn deviation(&self, plan: &QuantPlan) -> Result<Deviation, PassError> {
         let roundings = self.roundings(plan);
-        let run = |sample: &Sample| self.run(sample, &roundings);
-        let outputs =
-            self.pool.install(|| self.samples.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
+        let run = |i: usize| self.samples.get(i).and_then(|sample| self.run(&sample, &roundings));
+        let all = (0..self.samples.len()).into_par_iter();
+        let outputs = self.pool.install(|| all.map(run).collect::<Result<Vec<_>, _>>())?;
         Ok(self.compare(&self.references, &outputs))
+    }
+
+    /// True if every output is scores of classes, of which only the order matters.
+    pub(crate) fn scores_classes_only(&self) -> bool {
+        self.classes.iter().all(|c| *c)
     }
 
     /// How a plan rounds each observed value.
@@ -168,7 +209,8 @@ impl<'a> Simulator<'a> {
         sample: &Sample,
         roundings: &[Option<Rounding>],
     ) -> Result<Vec<Tensor>, PassError> {
-        Ok(self.session.run(sample, &mut |slot, _, data| roundings[slot].map(|r| r.round(data)))?)
+        let session = self.float.session();
+        Ok(session.run(sample, &mut |slot, _, data| roundings[slot].map(|r| r.round(data)))?)
     }
 
     /// What a plan does to each sample, in the graph of `session`.
@@ -176,25 +218,30 @@ impl<'a> Simulator<'a> {
     /// # Errors
     /// If the executor fails.
     pub(crate) fn errors_in(&self, session: &dyn Session, plan: &QuantPlan) -> Result<Errors, PassError> {
-        let roundings = self.roundings(plan);
-        let run = |s: &Sample| run_tapped(session, s, &self.taps, &roundings);
-        let runs = self.pool.install(|| self.samples.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
-        let mut errors = vec![0.0; runs.len()];
-        for output in 0..self.taps.len() {
-            let differences: Vec<(f64, f64)> = self
-                .tapped
-                .iter()
-                .zip(&runs)
-                .map(|(float, (_, planned))| difference(&float[output], &planned[output]))
-                .collect();
-            let signal = differences.iter().map(|(signal, _)| signal).sum::<f64>() / runs.len() as f64;
+        let (roundings, taps) = (self.roundings(plan), self.float.taps());
+        let run = |i: usize| {
+            let round = |slot: usize| roundings.get(slot).copied().flatten();
+            let sample = self.samples.get(i)?;
+            let planned = taps.run(session, &sample, &mut |slot, _, data| Some(round(slot)?.round(data)))?;
+            let pairs = self.tapped[i].iter().zip(&planned.tapped);
+            Ok::<_, PassError>(
+                pairs.map(|(float, planned)| Difference::of(float, planned)).collect::<Vec<_>>(),
+            )
+        };
+        let all = (0..self.samples.len()).into_par_iter();
+        let runs = self.pool.install(|| all.map(run).collect::<Result<Vec<_>, _>>())?;
+        let mut errors = Errors { energy: vec![0.0; runs.len()], peak: vec![0.0; runs.len()] };
+        for output in 0..taps.len() {
+            let signal = runs.iter().map(|d| d[output].signal).sum::<f64>() / runs.len() as f64;
             if signal > 0.0 {
-                for (error, (_, noise)) in errors.iter_mut().zip(differences) {
-                    *error += if noise.is_finite() { noise / signal } else { 1.0 };
+                let share = |x: f64| if x.is_finite() { x / signal } else { 1.0 };
+                for (i, d) in runs.iter().enumerate() {
+                    errors.energy[i] += share(d[output].noise);
+                    errors.peak[i] += share(d[output].peak);
                 }
             }
         }
-        Ok(Errors(errors))
+        Ok(errors)
     }
 
     /// The error at the outputs from quantizing each planned value alone, with no more than about `runs`
@@ -228,8 +275,8 @@ impl<'a> Simulator<'a> {
         let one = |group: &&[usize]| {
             let chosen = |slot: usize| roundings[slot].filter(|_| group.contains(&slot));
             let chosen: Vec<_> = (0..roundings.len()).map(chosen).collect();
-            let outputs =
-                self.samples[..n].iter().map(|s| self.run(s, &chosen)).collect::<Result<Vec<_>, _>>()?;
+            let run = |i: usize| self.samples.get(i).and_then(|sample| self.run(&sample, &chosen));
+            let outputs = (0..n).map(run).collect::<Result<Vec<_>, _>>()?;
             Ok(self.compare(&self.references[..n], &outputs).error / group.len() as f64)
         };
         let errors =
@@ -282,18 +329,32 @@ impl<'a> Simulator<'a> {
 /// float outputs. A final Softmax or Sigmoid is left out: where it saturates, it hides errors, and a few
 /// samples near its bend would decide everything.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Errors(Vec<f64>);
+pub(crate) struct Errors {
+    energy: Vec<f64>,
+    /// The largest squared difference of an element, in the same unit.
+    peak: Vec<f64>,
+}
+
+/// Energy in decibels, with a floor.
+fn decibels(x: f64) -> f64 {
+    10.0 * x.max(1e-12).log10()
+}
 
 impl Errors {
+    /// Whether the largest error of a sample is no larger than with another plan, in the mean of decibels. A plan that
+    /// clips what is rare may have the smaller energy of errors, and lose what a detector is there to find.
+    pub(crate) fn peaks_no_more_than(&self, other: &Errors) -> bool {
+        let mean = |e: &Errors| e.peak.iter().map(|x| decibels(*x)).sum::<f64>();
+        mean(self) <= mean(other)
+    }
+
     /// How many decibels of error less than another plan makes on the same samples, as far as that is certain:
     /// the mean of what the sum of errors says and of what the samples say one by one, less the standard error
     /// of the latter. Few samples have most of the error, so the sum alone would let them decide.
     pub(crate) fn gain_over(&self, other: &Errors) -> f64 {
-        const LEAST: f64 = 1e-12;
-        let decibels = |x: f64| 10.0 * x.max(LEAST).log10();
-        let sum = |e: &Errors| decibels(e.0.iter().sum::<f64>());
+        let sum = |e: &Errors| decibels(e.energy.iter().sum::<f64>());
         let single: Vec<f64> =
-            self.0.iter().zip(&other.0).map(|(a, b)| decibels(*b) - decibels(*a)).collect();
+            self.energy.iter().zip(&other.energy).map(|(a, b)| decibels(*b) - decibels(*a)).collect();
         let n = single.len().max(1) as f64;
         let mean = single.iter().sum::<f64>() / n;
         let variance = single.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
@@ -301,45 +362,33 @@ impl Errors {
     }
 }
 
-/// Energy of a float tensor, and of its difference from another of the same shape.
-fn difference(float: &Tensor, planned: &Tensor) -> (f64, f64) {
-    if !float.dtype().is_float() || float.dims() != planned.dims() {
-        return (0.0, 0.0);
-    }
-    let (x, y) = (float.f32s(), planned.f32s());
-    let signal = x.iter().map(|x| f64::from(*x).powi(2)).sum();
-    (signal, x.iter().zip(y.iter()).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum())
+/// How a planned output differs from the float one.
+#[derive(Clone, Copy, Default)]
+struct Difference {
+    /// Energy of the float output.
+    signal: f64,
+    /// Energy of the difference.
+    noise: f64,
+    /// Largest squared difference of an element.
+    peak: f64,
 }
 
-/// The slot of the observed value from which an output follows by a function that saturates.
-fn tap(g: &Graph, output: ValueId, observed: &[ValueId]) -> Option<usize> {
-    let (op, _) = g.producer(output)?;
-    let saturates = ["Softmax", "Sigmoid", "LogSoftmax"].iter().any(|t| g.op(op).is(t));
-    let before = g.operand(op, 0).filter(|_| saturates)?;
-    observed.iter().position(|v| *v == before)
-}
-
-/// Runs a sample with observed values rounded. Returns the outputs, and what is measured in their place.
-fn run_tapped(
-    session: &dyn Session,
-    sample: &Sample,
-    taps: &[Option<usize>],
-    roundings: &[Option<Rounding>],
-) -> Result<(Vec<Tensor>, Vec<Tensor>), ExecuteError> {
-    let mut seen: Vec<Option<Tensor>> = vec![None; taps.len()];
-    let outputs = session.run(sample, &mut |slot, dims, data| {
-        let rounded = roundings.get(slot).copied().flatten().map(|r| r.round(data));
-        for (tap, seen) in taps.iter().zip(&mut seen) {
-            if *tap == Some(slot) {
-                *seen = Some(Tensor::from_f32(dims, rounded.as_deref().unwrap_or(data)));
-            }
+impl Difference {
+    /// Nothing where shapes differ, or elements are no floats.
+    fn of(float: &Tensor, planned: &Tensor) -> Difference {
+        if !float.dtype().is_float() || float.dims() != planned.dims() {
+            return Difference::default();
         }
-        rounded
-    })?;
-    let measured =
-        seen.into_iter().zip(&outputs).map(|(seen, output)| seen.unwrap_or_else(|| output.clone()));
-    let measured = measured.collect();
-    Ok((outputs, measured))
+        let mut d = Difference::default();
+        for (x, y) in float.f32s().iter().zip(planned.f32s().iter()) {
+            let squared = (f64::from(*x) - f64::from(*y)).powi(2);
+            d.signal += f64::from(*x).powi(2);
+            d.noise += squared;
+            // Not `max`, which passes over what is no number.
+            d.peak = if squared <= d.peak { d.peak } else { squared };
+        }
+        d
+    }
 }
 
 /// How a value is quantized.
@@ -408,9 +457,9 @@ fn largest(row: &[f32]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{DynamicPlan, ValuePlan};
+    use crate::plan::{DynamicPlan, Tie, ValuePlan};
     use squint_ir::OpSpec;
-    use squint_ir::execute::Observer;
+    use squint_ir::execute::{ExecuteError, Observer};
 
     /// A network of one value, which is its output.
     struct Identity;
@@ -447,13 +496,15 @@ mod tests {
 
     fn plan(y: ValueId, scale: f32) -> QuantPlan {
         let params = QuantParams { scale, zero_point: 0 };
+        let (why, tie) = (String::new(), Tie::Own);
         let value = ValuePlan {
             dtype: DType::Uint8,
             params,
             codes: None,
             saturates: false,
             made_by_integer: true,
-            why: String::new(),
+            why,
+            tie,
             note: None,
         };
         let mut plan = QuantPlan::default();
@@ -466,7 +517,8 @@ mod tests {
         let (m, y) = model("Relu");
         let config = Config::new("cpu-vnni");
         let observed = [y];
-        let s = Simulator::new(&m, &Identity, &observed, &Ramp, 4, &config).unwrap();
+        let float = FloatGraph::of(Box::new(Identity), &m, &observed);
+        let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
         let at = |scale: f32| s.deviation(&plan(y, scale)).unwrap();
         assert_eq!(s.deviation(&QuantPlan::default()).unwrap().error, 0.0);
         let (fine, coarse) = (at(0.0101), at(0.05));
@@ -481,7 +533,8 @@ mod tests {
         let (m, y) = model("Relu");
         let config = Config::new("cpu-vnni");
         let observed = [y];
-        let s = Simulator::new(&m, &Identity, &observed, &Ramp, 4, &config).unwrap();
+        let float = FloatGraph::of(Box::new(Identity), &m, &observed);
+        let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
         let mut dynamic = QuantPlan::default();
         let op = m.main().producer(y).unwrap().0;
         dynamic.dynamic.insert(op, DynamicPlan { reads: vec![y], weights: Vec::new() });
@@ -512,10 +565,12 @@ mod tests {
 
     #[test]
     fn gains_are_those_that_samples_agree_on() {
-        let errors = |e: &[f64]| Errors(e.to_vec());
+        let errors = |e: &[f64]| Errors { energy: e.to_vec(), peak: e.to_vec() };
         let before = errors(&[1.0, 0.01, 0.02]);
         assert!((errors(&[0.1, 0.001, 0.002]).gain_over(&before) - 10.0).abs() < 1e-9);
         assert_eq!(before.gain_over(&before), 0.0);
+        assert!(errors(&[0.5, 0.01, 0.02]).peaks_no_more_than(&before));
+        assert!(!errors(&[0.9, 0.02, 0.02]).peaks_no_more_than(&before));
         // One sample is much better, the others are worse.
         assert!(errors(&[0.1, 0.03, 0.04]).gain_over(&before) < 1.0);
         assert_eq!(spread(10, 4, 0.0), [0, 2, 5, 7]);
@@ -534,8 +589,8 @@ mod tests {
         (g.inputs, g.outputs) = (vec![x], vec![y]);
         let config = Config::new("cpu-vnni");
         let observed = [logits];
-        let s = Simulator::new(&m, &Identity, &observed, &Ramp, 4, &config).unwrap();
-        assert_eq!(s.taps, [Some(0)]);
+        let float = FloatGraph::of(Box::new(Identity), &m, &observed);
+        let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
         let errors = |scale: f32| s.errors_in(&Identity, &plan(logits, scale)).unwrap();
         assert!(errors(0.0101).gain_over(&errors(0.05)) > 10.0);
     }
@@ -546,7 +601,8 @@ mod tests {
         for (op_type, flips) in [("Softmax", true), ("Relu", false)] {
             let (m, y) = model(op_type);
             let observed = [y];
-            let s = Simulator::new(&m, &Identity, &observed, &Ramp, 4, &config).unwrap();
+            let float = FloatGraph::of(Box::new(Identity), &m, &observed);
+            let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
             // A grid so coarse that neighbours tie: the first wins where the second did.
             assert_eq!(s.deviation(&plan(y, 0.5)).unwrap().flips > 0.5, flips);
         }

@@ -25,13 +25,12 @@ pub(crate) fn weight<'g>(
     found.ok_or_else(|| PassError::Model(format!("`{}`: its weight is no constant", g.label(op))))
 }
 
-/// The bias of a planned contraction as it will be: that of the plan, or else that of the graph.
+/// The bias that a planned contraction gets: that of the plan, or else that of the graph if it is to be rounded; `None`
+/// if the operator keeps the one it has.
 pub(crate) fn bias(g: &Graph, op: OpId, plan: &WeightPlan) -> Option<Vec<f32>> {
-    if plan.bias_scales.is_empty() {
-        return None;
-    }
     match &plan.bias {
         Some(b) => Some(b.to_vec()),
+        None if plan.bias_scales.is_empty() => None,
         None => Some(g.konst(g.operand(op, 2)?)?.to_f32s()),
     }
 }
@@ -49,6 +48,9 @@ pub(crate) fn rounded(model: &Model, plan: &QuantPlan) -> Result<Model, PassErro
         let values = w.layout(t).zip(w.levels(t)).map(|(layout, codes)| real(&codes, layout, w));
         let values = values.ok_or_else(|| misfit(g, op))?;
         let bias = bias(g, op, w).map(|b| {
+            if w.bias_scales.is_empty() {
+                return b;
+            }
             let scale = |i: usize| if w.bias_scales.len() > 1 { w.bias_scales[i] } else { w.bias_scales[0] };
             let codes = bias_codes(&b, w).into_iter().enumerate();
             codes.map(|(i, q)| (f64::from(q) * f64::from(scale(i))) as f32).collect::<Vec<f32>>()

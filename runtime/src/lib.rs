@@ -9,6 +9,8 @@
 //! |---|---|
 //! | `tract.rs` | the default executor and its sessions: a plan for each shape, errors in the user's names |
 //! | `plan.rs` | loading, observing and optimising for one set of input shapes, and running |
+//! | `weights.rs` | weights, which are not encoded and decoded with the model |
+//! | `pieces.rs` | optimising what lies between observed values by itself |
 //! | `observe.rs` | the pass-through operator that exposes intermediate values |
 //! | `registry.rs` | tract's operators, with corrections |
 //! | `branch.rs` | `If` |
@@ -28,11 +30,13 @@ mod inputs;
 mod lower;
 mod observe;
 mod onnxruntime;
+mod pieces;
 mod plan;
 mod preflight;
 mod quantize;
 mod registry;
 mod tract;
+mod weights;
 
 pub use onnxruntime::OnnxRuntime;
 pub use tract::Tract;

@@ -94,5 +94,8 @@ pub(crate) fn elements(tensor: &Tensor) -> TractResult<Cow<'_, [f32]>> {
 /// A tensor of the type and shape of another, with these elements.
 pub(crate) fn replacement(like: &Tensor, elements: &[f32]) -> TractResult<Tensor> {
     let tensor = Tensor::from_shape(like.shape(), elements)?;
+    if tensor.datum_type() == like.datum_type() {
+        return Ok(tensor);
+    }
     Ok(tensor.cast_to_dt(like.datum_type())?.into_owned())
 }

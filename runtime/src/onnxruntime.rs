@@ -68,11 +68,11 @@ impl Execute for OnnxRuntime {
         Vec::new()
     }
 
-    fn prepare<'m>(
-        &'m self,
-        model: &'m Model,
+    fn prepare<'e>(
+        &'e self,
+        model: &Model,
         observe: &[ValueId],
-    ) -> Result<Box<dyn Session + 'm>, ExecuteError> {
+    ) -> Result<Box<dyn Session + 'e>, ExecuteError> {
         let load = |problem| ExecuteError::Load { executor: NAME, problem };
         // Most operators have no bfloat16 kernel for processors.
         let lowered = lower::model(model);

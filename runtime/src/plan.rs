@@ -8,7 +8,9 @@
 
 use crate::guard;
 use crate::observe::{Constant, Observe, elements, replacement, splice};
+use crate::pieces::{self, Constants};
 use crate::registry;
+use crate::weights::Weights;
 use squint_ir::execute::Observer;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,11 +23,13 @@ use tract_onnx::tract_hir::internal::InferenceModelExt;
 /// Type and dimensions of each graph input, in order.
 pub(crate) type Signature = Vec<(DatumType, Vec<usize>)>;
 
-/// An encoded model and the directory its external data is relative to.
-#[derive(Clone, Copy)]
-pub(crate) struct Source<'a> {
-    pub(crate) bytes: &'a [u8],
-    pub(crate) dir: Option<&'a str>,
+/// What plans are made from.
+pub(crate) struct Source {
+    /// The encoded model, with inputs in the place of weights.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) weights: Weights,
+    /// What plans share.
+    pub(crate) shared: Constants,
 }
 
 /// What went wrong inside tract, and in which of its nodes if it says so.
@@ -45,25 +49,21 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Loads and optimises the model for inputs of `signature`, with the values named `observe` exposed.
-    pub(crate) fn build(
-        source: Source<'_>,
-        signature: &Signature,
-        observe: &[String],
-    ) -> Result<Plan, Problem> {
+    pub(crate) fn build(source: &Source, signature: &Signature, observe: &[String]) -> Result<Plan, Problem> {
         guard::quietly(|| Plan::load(source, signature, observe))
             .map_err(|panic| Problem { node: None, message: panic })?
             .map_err(|e| Problem::new(&e))
     }
 
-    fn load(source: Source<'_>, signature: &Signature, observe: &[String]) -> TractResult<Plan> {
-        let mut proto = <ModelProto as prost::Message>::decode(source.bytes)?;
+    fn load(source: &Source, signature: &Signature, observe: &[String]) -> TractResult<Plan> {
+        let mut proto = <ModelProto as prost::Message>::decode(source.bytes.as_slice())?;
         if let Some(graph) = &mut proto.graph {
             distinct_names(graph);
         }
         let onnx = registry::onnx();
-        let parsed = onnx.parse(&proto, source.dir)?;
-        // tract holds the weights in its own tensors from here on.
+        let mut parsed = onnx.parse(&proto, None)?;
         drop(proto);
+        source.weights.put(&mut parsed, &source.shared)?;
         if let Some(name) = parsed.unresolved_inputs.first() {
             bail!("value `{name}` has no producer");
         }
@@ -93,7 +93,7 @@ impl Plan {
                 Ok((slot, value.shape().to_vec(), elements(&value)?.into_owned()))
             })
             .collect::<TractResult<_>>()?;
-        let plan = typed.into_optimized()?.into_runnable()?;
+        let plan = pieces::optimize(typed, &source.shared)?.into_runnable()?;
         Ok(Plan { plan, constants })
     }
 

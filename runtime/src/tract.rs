@@ -1,27 +1,32 @@
 //! The tract executor.
 //!
-//! A session keeps the model encoded, its weights left in the file they came from, and makes a plan for
-//! each combination of input shapes that it meets ([`crate::plan`]). Threads share plans; each run has a
-//! state of its own. Plans hold copies of the weights in the layouts that tract's kernels want, so how
-//! many are kept depends on the size of the model; the least recently used goes first.
+//! A session keeps the model encoded, its weights left where they are, and makes a plan for each combination of
+//! input shapes that it meets ([`crate::plan`]). Threads share plans; each run has a state of its own. Plans hold
+//! copies of the weights in the layouts that tract's kernels want. They share those that are the same; where shapes
+//! ask for different ones, how many plans are kept depends on the size of the model; the least recently used goes
+//! first.
 
 use crate::convert;
 use crate::inputs::{Input, arranged, inputs_of};
 use crate::lower;
+use crate::pieces::Constants;
 use crate::plan::{Plan, Problem, Signature, Source};
 use crate::preflight::{self, node_name};
+use crate::weights::Weights;
 use squint_ir::execute::{Execute, ExecuteError, Observer, Sample, Session, Unsupported};
 use squint_ir::{Graph, Model, Tensor, ValueId};
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tract_onnx::prelude::{IntoTValue, TValue, TVec, TractError};
 
 /// Name of the executor.
 const NAME: &str = "tract";
-/// Weight bytes that the plans of one session may hold together.
-const PLAN_BYTES: usize = 512 << 20;
-/// Plans that a session keeps at most, and at least.
-const PLANS: (usize, usize) = (2, 64);
+/// Bytes of constants that the plans of one session may hold together, if they are more than [`FEWEST`].
+const PLAN_BYTES: usize = 256 << 20;
+/// Plans that a session keeps whatever they hold.
+const FEWEST: usize = 2;
+/// Plans that a session keeps at most.
+const MOST: usize = 64;
 
 /// Runs models with [tract](https://github.com/sonos/tract), embedded in the program.
 ///
@@ -38,43 +43,39 @@ impl Execute for Tract {
         preflight::check(&lower::model(model))
     }
 
-    fn prepare<'m>(
-        &'m self,
-        model: &'m Model,
+    fn prepare<'e>(
+        &'e self,
+        model: &Model,
         observe: &[ValueId],
-    ) -> Result<Box<dyn Session + 'm>, ExecuteError> {
+    ) -> Result<Box<dyn Session + 'e>, ExecuteError> {
         Ok(Box::new(TractSession::new(model, observe)?))
     }
 }
 
 /// A model encoded for tract, and the plans made from it so far.
-struct TractSession<'m> {
-    graph: &'m Graph,
-    bytes: Vec<u8>,
-    dir: Option<PathBuf>,
+struct TractSession {
+    /// Operator types by names of nodes and results.
+    types: HashMap<String, String>,
+    source: Source,
     inputs: Vec<Input>,
     observe: Vec<String>,
     plans: Mutex<Plans>,
 }
 
-impl<'m> TractSession<'m> {
-    fn new(model: &'m Model, observe: &[ValueId]) -> Result<Self, ExecuteError> {
+impl TractSession {
+    fn new(model: &Model, observe: &[ValueId]) -> Result<Self, ExecuteError> {
         let load = |problem| ExecuteError::Load { executor: NAME, problem };
         let graph = model.main();
         let inputs = inputs_of(model).map_err(load)?;
         // Names and ids are the same in the lowered model; only its encoding is kept.
-        let lowered = lower::model(model);
-        let encoded = squint_proto::encode_for_executor(&lowered).map_err(|e| load(e.to_string()))?;
-        let constants = lowered.main().values().filter_map(|v| lowered.main().konst(v));
-        let weights: usize = constants.map(|t| t.bytes().len()).sum();
-        let capacity = (PLAN_BYTES / weights.max(1)).clamp(PLANS.0, PLANS.1);
+        let (rest, weights) = Weights::take(&lower::model(model));
+        let bytes = squint_proto::encode(&rest).map_err(|e| load(e.to_string()))?;
         Ok(TractSession {
-            graph,
-            bytes: encoded.bytes,
-            dir: encoded.dir,
+            types: types(graph),
+            source: Source { bytes, weights, shared: Constants::default() },
             inputs,
             observe: observe.iter().map(|v| graph.value(*v).name().to_owned()).collect(),
-            plans: Mutex::new(Plans { capacity, recent: vec![] }),
+            plans: Mutex::default(),
         })
     }
 
@@ -84,16 +85,12 @@ impl<'m> TractSession<'m> {
         signature: &Signature,
         run: impl FnOnce(&Plan) -> Result<T, ExecuteError>,
     ) -> Result<T, ExecuteError> {
-        let slot = self.plans.lock().unwrap_or_else(PoisonError::into_inner).slot(signature);
+        let plans = || self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = plans().slot(signature);
         let plan = slot.get_or_init(|| {
-            let dir = match &self.dir {
-                None => None,
-                Some(dir) => Some(dir.to_str().ok_or_else(|| Problem {
-                    node: None,
-                    message: format!("the folder `{}` is not UTF-8", dir.display()),
-                })?),
-            };
-            Plan::build(Source { bytes: &self.bytes, dir }, signature, &self.observe)
+            let plan = Plan::build(&self.source, signature, &self.observe);
+            plans().shrink(|| self.source.shared.bytes() > PLAN_BYTES);
+            plan
         });
         match plan {
             Ok(plan) => run(plan),
@@ -105,15 +102,10 @@ impl<'m> TractSession<'m> {
     /// `n.something`.
     fn locate(&self, problem: &Problem) -> String {
         let Some(node) = &problem.node else { return problem.message.clone() };
-        let named = |wanted: &str| {
-            let result = || Some(self.graph.producer(self.graph.value_named(wanted)?)?.0);
-            let id = self.graph.ops().find(|id| node_name(self.graph, *id) == wanted).or_else(result)?;
-            Some(self.graph.op(id).qualified_type())
-        };
         let prefixes =
             std::iter::successors(Some(node.as_str()), |n| n.rsplit_once('.').map(|(head, _)| head));
         for name in prefixes {
-            if let Some(op_type) = named(name) {
+            if let Some(op_type) = self.types.get(name) {
                 return format!("node `{name}` ({op_type}): {}", problem.message);
             }
         }
@@ -121,7 +113,23 @@ impl<'m> TractSession<'m> {
     }
 }
 
-impl TractSession<'_> {
+/// Operator types by names of results and, first of all, of nodes.
+fn types(graph: &Graph) -> HashMap<String, String> {
+    let mut types = HashMap::new();
+    for id in graph.ops() {
+        for v in graph.results(id).into_iter().flatten() {
+            types.insert(graph.value(v).name().to_owned(), graph.op(id).qualified_type());
+        }
+    }
+    // The first of several nodes of one name is the one that is found.
+    let nodes: Vec<_> = graph.ops().collect();
+    for id in nodes.into_iter().rev() {
+        types.insert(node_name(graph, id), graph.op(id).qualified_type());
+    }
+    types
+}
+
+impl TractSession {
     /// The arrays of a sample in the order of the inputs, and their signature.
     fn arrays(&self, sample: &Sample) -> Result<(Signature, TVec<TValue>), ExecuteError> {
         let tensors = arranged(&self.inputs, sample)?;
@@ -140,7 +148,7 @@ impl TractSession<'_> {
     }
 }
 
-impl Session for TractSession<'_> {
+impl Session for TractSession {
     fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError> {
         let (signature, arrays) = self.arrays(sample)?;
         self.with_plan(&signature, |plan| {
@@ -177,8 +185,8 @@ fn tensors(outputs: &[TValue]) -> Result<Vec<Tensor>, ExecuteError> {
 type Slot = Arc<OnceLock<Result<Plan, Problem>>>;
 
 /// Plans by signature, the most recently used last.
+#[derive(Default)]
 struct Plans {
-    capacity: usize,
     recent: Vec<(Signature, Slot)>,
 }
 
@@ -187,7 +195,7 @@ impl Plans {
         let entry = match self.recent.iter().position(|(s, _)| s == signature) {
             Some(i) => self.recent.remove(i),
             None => {
-                if self.recent.len() >= self.capacity {
+                if self.recent.len() >= MOST {
                     self.recent.remove(0);
                 }
                 (signature.clone(), Slot::default())
@@ -196,6 +204,13 @@ impl Plans {
         let slot = entry.1.clone();
         self.recent.push(entry);
         slot
+    }
+
+    /// Lets old plans go while they are too large.
+    fn shrink(&mut self, too_large: impl Fn() -> bool) {
+        while self.recent.len() > FEWEST && too_large() {
+            self.recent.remove(0);
+        }
     }
 }
 
@@ -314,13 +329,17 @@ mod tests {
 
     #[test]
     fn old_plans_make_room() {
-        let mut plans = Plans { capacity: 2, recent: vec![] };
+        let mut plans = Plans::default();
         let signature = |n| vec![(tract_onnx::prelude::DatumType::F32, vec![n])];
         let first = plans.slot(&signature(1));
         plans.slot(&signature(2));
         assert!(Arc::ptr_eq(&first, &plans.slot(&signature(1))), "kept");
         plans.slot(&signature(3));
+        plans.shrink(|| true);
+        assert_eq!(plans.recent.len(), FEWEST);
         assert!(Arc::ptr_eq(&first, &plans.slot(&signature(1))), "used more recently than 2");
-        assert_eq!(plans.recent.len(), 2);
+        plans.shrink(|| false);
+        (4..4 + MOST).for_each(|n| drop(plans.slot(&signature(n))));
+        assert_eq!(plans.recent.len(), MOST);
     }
 }

@@ -8,10 +8,11 @@ use super::failure::Failure;
 use super::model_file::Trust;
 use super::options::{DataFlags, Format};
 use super::progress::Bar;
+use super::runtime::RuntimeFlags;
 use super::talk::Talk;
 use clap::{Args, ValueEnum};
+use squint::Config;
 use squint::passes::compare::Comparison;
-use squint::{Config, Tract};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -49,6 +50,8 @@ pub(crate) struct Compare {
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
     data: DataFlags,
+    #[command(flatten)]
+    runtime: RuntimeFlags,
 }
 
 /// An order of values.
@@ -66,8 +69,17 @@ impl Compare {
         let data = self.data.open_for("comparing needs data: both models are run on it", &float, talk)?;
         let mut config = Config::new("cpu-vnni");
         config.threads = self.threads.map(NonZeroUsize::get);
+        let executor = self.runtime.executor(talk)?;
         let bar = Bar::new(talk);
-        let done = squint::compare(&float, &quantized, &Tract, &data, self.report.is_some(), &config, &bar);
+        let done = squint::compare(
+            &float,
+            &quantized,
+            executor.as_ref(),
+            &data,
+            self.report.is_some(),
+            &config,
+            &bar,
+        );
         bar.clear();
         let found = done?;
         self.note(&found, talk);

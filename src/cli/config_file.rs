@@ -1,7 +1,8 @@
 //! Flags from a file: `--config squint.toml`, or a model that squint wrote.
 //!
 //! A key is a flag without its dashes: `method = "mse"`, `power-of-two = true`, `data = ["a", "b"]`. Keys at the top
-//! hold for every command that has such a flag, those in a table of a command's name, `[quantize]`, for that command.
+//! hold for every command that has such a flag, those in a table of a command's name, `[quantize]` or `["qat export"]`, for
+//! that command.
 //! Each `[[override]]` is a table: `for` is the pattern, the other keys are wishes (`range = [-1, 3]`, `float = true`).
 //! What the command line says itself comes before the file; lists that add up (`override`, `keep-float`) do.
 //! A model that squint wrote carries what it was made with, in the same form.
@@ -27,12 +28,19 @@ const METADATA: &str = "squint.config";
 pub(super) fn expand(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<OsString>, Failure> {
     let Some(file) = named(&arguments) else { return Ok(arguments) };
     let is_command = |a: &OsString| cli.get_subcommands().any(|c| a == OsStr::new(c.get_name()));
-    let Some(at) = arguments.iter().skip(1).position(is_command).map(|i| i + 1) else { return Ok(arguments) };
+    let Some(mut at) = arguments.iter().skip(1).position(is_command).map(|i| i + 1) else {
+        return Ok(arguments);
+    };
     let path = Path::new(&file);
     let failed = |why: String| Failure::new(format!("configuration `{}`: {why}", path.display()));
     let table: Table =
         text(path)?.parse().map_err(|e: toml::de::Error| failed(e.to_string().trim_end().into()))?;
-    let command = arguments[at].to_string_lossy().into_owned();
+    let mut command = arguments[at].to_string_lossy().into_owned();
+    while let Some(next) = arguments.get(at + 1).map(|a| format!("{command} {}", a.to_string_lossy()))
+        && find(cli, &next).is_some()
+    {
+        (command, at) = (next, at + 1);
+    }
     let given = &arguments[at + 1..];
     let flags = flags(&table, &command, cli, given).map_err(failed)?;
     let (head, tail) = arguments.split_at(at + 1);
@@ -65,11 +73,11 @@ fn text(path: &Path) -> Result<String, Failure> {
 
 /// The flags that a file means for a command, but those that the command line gives itself.
 fn flags(table: &Table, command: &str, cli: &Command, given: &[OsString]) -> Result<Vec<String>, String> {
-    let own = cli.find_subcommand(command).ok_or("no command is named")?;
+    let own = find(cli, command).ok_or("no command is named")?;
     let mut out = Vec::new();
     for (key, value) in table {
         if let Value::Table(inner) = value {
-            if cli.find_subcommand(key).is_none() {
+            if find(cli, key).is_none() {
                 return Err(unknown(key, "command", cli.get_subcommands().map(Command::get_name)));
             }
             for (key, value) in inner.iter().filter(|_| key == command) {
@@ -91,8 +99,14 @@ fn flags(table: &Table, command: &str, cli: &Command, given: &[OsString]) -> Res
     Ok(out)
 }
 
+/// The command of a name, `quantize`, or of several names, `qat export`.
+fn find<'a>(cli: &'a Command, names: &str) -> Option<&'a Command> {
+    names.split(' ').try_fold(cli, |command, name| command.find_subcommand(name))
+}
+
 fn every_flag(cli: &Command) -> impl Iterator<Item = &str> {
-    cli.get_subcommands().flat_map(Command::get_arguments).filter_map(clap::Arg::get_long)
+    let inner = cli.get_subcommands().flat_map(Command::get_subcommands);
+    cli.get_subcommands().chain(inner).flat_map(Command::get_arguments).filter_map(clap::Arg::get_long)
 }
 
 fn unknown<'a>(key: &str, what: &str, names: impl Iterator<Item = &'a str>) -> String {
@@ -178,7 +192,12 @@ mod tests {
             .arg(text("data"))
             .arg(Arg::new("output").long("output").short('o'))
             .arg(Arg::new("power-of-two").long("power-of-two").action(ArgAction::SetTrue));
-        Command::new("squint").subcommand(quantize).subcommand(Command::new("print").arg(text("facts")))
+        let export = Command::new("export").arg(text("bits"));
+        let qat = Command::new("qat").subcommand(export);
+        Command::new("squint")
+            .subcommand(quantize)
+            .subcommand(qat)
+            .subcommand(Command::new("print").arg(text("facts")))
     }
 
     fn words(file: &str, given: &[&str]) -> Result<Vec<String>, String> {
@@ -197,6 +216,15 @@ mod tests {
         assert_eq!(found, expected);
         let found = words(file, &["--method", "minmax", "-o", "p", "--data=c"]).unwrap();
         assert_eq!(found, ["--power-of-two"]);
+    }
+
+    #[test]
+    fn commands_within_commands_are_named_by_both() {
+        let file = "method = \"mse\"\nbits = 8\n[\"qat export\"]\nbits = 4";
+        let given: Vec<OsString> = Vec::new();
+        let found = flags(&file.parse().unwrap(), "qat export", &cli(), &given).unwrap();
+        assert_eq!(found, ["--bits=8", "--bits=4"]);
+        assert_eq!(words(file, &[]).unwrap(), ["--method=mse"]);
     }
 
     #[test]

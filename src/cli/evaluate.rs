@@ -3,11 +3,12 @@
 use super::failure::Failure;
 use super::model_file::Input;
 use super::options::{DataFlags, Format};
+use super::runtime::RuntimeFlags;
 use super::talk::Talk;
 use clap::Args;
 use serde_json::json;
 use squint::data::labels;
-use squint::{Dataset, Samples, Tract};
+use squint::{Dataset, Samples};
 use std::io::{self, Write};
 
 /// Measure how good a model is, float or quantized: top-1 and top-5 on labelled data, or the score that a command
@@ -32,6 +33,8 @@ pub(crate) struct Evaluate {
     format: Format,
     #[command(flatten)]
     data: DataFlags,
+    #[command(flatten)]
+    runtime: RuntimeFlags,
 }
 
 /// The labels of the samples that are used, of those of all samples.
@@ -61,7 +64,8 @@ impl Evaluate {
         let data = self.data.open_for("evaluating needs data: the model is run on it", &model, talk)?;
         let argument = self.labels.as_deref().unwrap_or_default();
         let labels = labels_of(argument, labels(argument)?, &data)?;
-        let score = squint::evaluate(&model, &Tract, &data, &labels, self.output.as_deref())?;
+        let executor = self.runtime.executor(talk)?;
+        let score = squint::evaluate(&model, executor.as_ref(), &data, &labels, self.output.as_deref())?;
         match self.format {
             Format::Text => writeln!(
                 out,

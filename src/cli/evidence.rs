@@ -50,6 +50,11 @@ impl EvidenceFlags {
         self.data.data.is_empty() && self.stats.is_empty() && self.cache.is_none()
     }
 
+    /// How many samples the data is cut down to, if it is.
+    pub(crate) fn samples(&self) -> Option<usize> {
+        self.data.samples()
+    }
+
     /// Reads what is given; without anything, says how to give data.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use std::io::{self, Write};
 /// `--min-integer` ask for more. A model of which nothing runs in integers does not pass.
 ///
 /// For `tensorrt` the rules of its manual and of its parser are checked: what it refuses, and Q/DQ that keep it from
-/// fusing.
+/// fusing. The kernels that it would fuse operators into are listed.
 #[derive(Args)]
 pub(crate) struct Check {
     #[command(flatten)]
@@ -87,6 +87,8 @@ impl Check {
             )));
         }
         let findings = target.lint(model);
+        let forecast = squint::predict(model, target.name())?;
+        let kernels = kernels(&forecast);
         let severity = |f: &Finding| match f.severity {
             Severity::Refused => "refused",
             Severity::Slow => "slow",
@@ -100,12 +102,16 @@ impl Check {
                     "target": target.name(),
                     "ok": findings.is_empty(),
                     "findings": findings.iter().map(row).collect::<Vec<_>>(),
+                    "kernels": kernels.iter().map(Fused::json).collect::<Vec<_>>(),
                 });
                 writeln!(out, "{value:#}")?;
             }
             Format::Text => {
                 for f in &findings {
                     writeln!(out, "{} [{}]: `{}`: {}; {}", severity(f), f.rule, f.node, f.message, f.help)?;
+                }
+                for k in kernels.iter().filter(|k| k.int8 || k.nodes.len() > 1) {
+                    writeln!(out, "{}", k.text())?;
                 }
                 if findings.is_empty() {
                     writeln!(out, "`{}` passes the rules of {}", self.model.path.display(), target.name())?;
@@ -145,6 +151,39 @@ impl Check {
         }
         out
     }
+}
+
+/// Operators that run in one kernel.
+struct Fused<'a> {
+    kernel: &'a str,
+    int8: bool,
+    /// Names of their nodes, in order of execution.
+    nodes: Vec<&'a str>,
+}
+
+impl Fused<'_> {
+    fn text(&self) -> String {
+        let precision = if self.int8 { self.kernel } else { "float" };
+        format!("{precision}: {}", self.nodes.join(" + "))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({ "kernel": self.kernel, "precision": if self.int8 { "INT8" } else { "float" }, "nodes": self.nodes })
+    }
+}
+
+/// The kernels that the runtime would make of a model.
+fn kernels(forecast: &Forecast) -> Vec<Fused<'_>> {
+    let mut members = vec![Vec::new(); forecast.nodes.len()];
+    for (i, n) in forecast.nodes.iter().enumerate() {
+        members[n.inside.unwrap_or(i)].push(n.node.as_str());
+    }
+    let fused = forecast.nodes.iter().zip(members).filter_map(|(n, nodes)| match &n.runs {
+        Runs::Integer { kernel, .. } => Some(Fused { kernel, int8: true, nodes }),
+        Runs::Float(_) => Some(Fused { kernel: &n.op_type, int8: false, nodes }),
+        _ => None,
+    });
+    fused.collect()
 }
 
 fn in_float(n: &NodeForecast, reason: &str, remedy: &str) -> String {

@@ -7,6 +7,7 @@ use squint::data::{Channels, Layout, Letterbox, PRESETS, Preprocessing, Preset, 
 use squint::encodings;
 use squint::passes::calibration::Constraints;
 use squint::passes::calibration::weights::WeightMethod;
+use squint::passes::config::{Training, WeightBits};
 use squint::passes::overrides::{Override, misfits};
 use squint::targets::{host, target, targets};
 use squint::{Config, DataOptions, Dataset, Hooks, Method, Model, OperatorFormat, Samples, Scheme};
@@ -55,9 +56,9 @@ pub(crate) struct CompileFlags {
     /// mean-minmax or moving-average[:WEIGHT].
     #[arg(long, value_name = "METHOD", default_value = "auto")]
     method: Method,
-    /// How ranges of weights are chosen: minmax, percentile[:P] or mse.
-    #[arg(long, value_name = "METHOD", default_value = "minmax", value_parser = weight_method)]
-    weight_method: WeightMethod,
+    /// How ranges of weights are chosen: minmax, percentile[:P] or mse. [default: minmax; mse for 4 bits]
+    #[arg(long, value_name = "METHOD", value_parser = weight_method)]
+    weight_method: Option<WeightMethod>,
     /// Use scales that are powers of two only, for kernels that shift instead of multiplying.
     #[arg(long)]
     power_of_two: bool,
@@ -69,16 +70,21 @@ pub(crate) struct CompileFlags {
     /// one by one, too. What hurts on samples held back is undone.
     #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=3))]
     effort: u8,
+    /// Leave the channels of weights as they are, also where scaling some of them up and their readers down by as much
+    /// would make the result more accurate: values then keep the units of the float model.
+    #[arg(long)]
+    no_equalize: bool,
     /// Signal to noise of the outputs, in dB, below which the operators that cost most accuracy stay in float.
-    #[arg(long, value_name = "DB", default_value_t = 15.0)]
-    min_sqnr: f64,
+    /// [default: 15; none for `qat export`]
+    #[arg(long, value_name = "DB", allow_negative_numbers = true)]
+    min_sqnr: Option<f64>,
     /// Keep the node of this name in float; `*` stands for any characters. May be given again.
     #[arg(long, visible_alias = "float", value_name = "NAME")]
     keep_float: Vec<String>,
     /// Wishes for single nodes and tensors, as `conv1: method=mse, symmetric` or `tensor=/head/*: range=-1..3`. The
     /// pattern is a glob for names of nodes and tensors, or after node=, tensor= or type= for one kind of them; after
     /// node~, tensor~ or type~ it is a regular expression. Wishes are float, int8, uint8, range=LO..HI, method=M,
-    /// symmetric and per-channel. May be given again; the last word counts.
+    /// symmetric, per-channel and dynamic. May be given again; the last word counts.
     #[arg(long = "override", value_name = "PATTERN: WISHES")]
     overrides: Vec<Override>,
     /// Take ranges of activations from a file of another tool: AIMET encodings, PPQ's JSON, or names of tensors with
@@ -158,16 +164,17 @@ impl CompileFlags {
         let mut config = Config::new(known_target(&self.target)?);
         config.scheme = self.scheme;
         config.method = self.method;
-        config.weight_method = self.weight_method;
+        config.weight_method = self.weight_method.unwrap_or(config.weight_method);
         if !(self.min_range >= 0.0 && self.min_range.is_finite()) {
             return Err(Failure::new(format!("`--min-range {}` is no width", self.min_range)));
         }
         config.constraints = Constraints { power_of_two: self.power_of_two, min_range: self.min_range };
         config.effort = self.effort;
-        if self.min_sqnr.is_nan() {
+        config.equalize = !self.no_equalize;
+        if self.min_sqnr.is_some_and(f64::is_nan) {
             return Err(Failure::new("`--min-sqnr NaN` is no bound".to_owned()));
         }
-        config.min_sqnr = self.min_sqnr;
+        config.min_sqnr = self.min_sqnr.unwrap_or(config.min_sqnr);
         config.threads = self.threads.map(NonZeroUsize::get);
         let g = model.main();
         for name in &self.keep_float {
@@ -183,6 +190,28 @@ impl CompileFlags {
 }
 
 impl CompileFlags {
+    /// The configuration of a model that is to be trained: scales are planned, ranges of 4-bit weights have the least
+    /// squared error, and nothing stays in float for accuracy, unless it is asked for.
+    ///
+    /// # Errors
+    /// As [`CompileFlags::config`]; and for scales that are found in every run, which cannot be trained.
+    pub(crate) fn training(&self, training: Training, model: &Model, talk: &Talk) -> Result<Config, Failure> {
+        if self.is_dynamic() {
+            return Err(Failure::with_help(
+                "scales that are found in every run cannot be trained",
+                "leave out `--scheme dynamic`",
+            ));
+        }
+        let mut config = self.config(model, talk)?;
+        config.scheme = Scheme::Static;
+        config.training = Some(training);
+        if self.weight_method.is_none() && training.weight_bits == WeightBits::Four {
+            config.weight_method = WeightMethod::Mse;
+        }
+        config.min_sqnr = self.min_sqnr.unwrap_or(f64::NEG_INFINITY);
+        Ok(config)
+    }
+
     /// Overrides of a file, and those of the command line, which hold where both say something.
     ///
     /// # Errors
@@ -219,6 +248,17 @@ impl CompileFlags {
 }
 
 impl DataFlags {
+    /// Takes one sample less where an odd number is asked for, so that halves are what half the number would give.
+    pub(crate) fn halve_evenly(&mut self) {
+        let even = self.samples.and_then(|n| NonZeroUsize::new(n.get() & !1));
+        self.samples = even.or(self.samples);
+    }
+
+    /// How many samples the data is cut down to, if it is.
+    pub(crate) fn samples(&self) -> Option<usize> {
+        self.samples.map(NonZeroUsize::get)
+    }
+
     /// Opens the data; without any, says how to give some.
     ///
     /// # Errors
@@ -256,8 +296,8 @@ impl DataFlags {
             Some(preset) => own.over(preset.preprocessing()),
             None => own,
         };
-        let samples = self.samples.map(NonZeroUsize::get);
-        let data = Dataset::open(model, &DataOptions { paths: self.data.clone(), samples, preprocessing })?;
+        let (paths, samples) = (self.data.clone(), self.samples());
+        let data = Dataset::open(model, &DataOptions { paths, samples, preprocessing })?;
         talk.notes(data.notes());
         talk.detail(format_args!(
             "data: {} of {} samples; {}",
@@ -295,16 +335,6 @@ fn weight_method(text: &str) -> Result<WeightMethod, String> {
         Ok(Method::Percentile(p)) => Ok(WeightMethod::Percentile(p)),
         _ => Err(format!("`{text}` is none of minmax, percentile[:P], mse")),
     }
-}
-
-/// The name of a method, as [`weight_method`] reads it.
-pub(crate) fn weight_method_name(method: WeightMethod) -> String {
-    match method {
-        WeightMethod::MinMax => Method::MinMax,
-        WeightMethod::Percentile(p) => Method::Percentile(p),
-        WeightMethod::Mse => Method::Mse,
-    }
-    .to_string()
 }
 
 /// The preset of a name.

@@ -1,29 +1,31 @@
-//! `squint qat`: models around quantization-aware training.
+//! `squint qat`: models that are trained with quantizers in them.
 
 mod convert;
+mod export;
 
 use super::failure::Failure;
 use super::talk::Talk;
 use clap::{Args, Subcommand};
-use convert::Convert;
 
-/// Models for quantization-aware training, and from it.
+/// Train with quantizers: make a model that can be trained, and a deployable one of what was trained.
 #[derive(Args)]
 pub(crate) struct Qat {
     #[command(subcommand)]
-    command: QatCommand,
+    command: Command,
 }
 
 /// Each is described where it is defined.
 #[derive(Subcommand)]
-enum QatCommand {
-    Convert(Convert),
+enum Command {
+    Export(export::Export),
+    Convert(convert::Convert),
 }
 
 impl Qat {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
         match self.command {
-            QatCommand::Convert(c) => c.run(talk),
+            Command::Export(c) => c.run(talk),
+            Command::Convert(c) => c.run(talk),
         }
     }
 }

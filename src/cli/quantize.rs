@@ -50,6 +50,7 @@ impl Quantize {
         config.format = self.format.into();
         let material = self.evidence.read(&model, &config, talk)?;
         config.data_description = material.preprocessing();
+        config.samples = self.evidence.samples();
         let loaded = start.elapsed().as_secs_f64();
 
         let dump = self.dump_ir.as_deref().map(|folder| Dump::new(folder, &model)).transpose()?;

@@ -3,12 +3,13 @@
 use super::failure::Failure;
 use super::model_file::Input;
 use super::options::DataFlags;
+use super::runtime::RuntimeFlags;
 use super::talk::Talk;
 use clap::Args;
 use squint::data::npz;
 use squint::interpret::Interpreter;
 use squint::passes::pass::PassError;
-use squint::{Error, Samples, Tract};
+use squint::{Error, Samples};
 use std::path::PathBuf;
 
 /// Run a model, float or quantized, and write its outputs.
@@ -27,6 +28,8 @@ pub(crate) struct Run {
     values: bool,
     #[command(flatten)]
     data: DataFlags,
+    #[command(flatten)]
+    runtime: RuntimeFlags,
 }
 
 impl Run {
@@ -41,7 +44,8 @@ impl Run {
         let interpreter = Interpreter::new(&model)?;
         let digits = data.len().saturating_sub(1).to_string().len().max(4);
         let inside = if self.values { interpreter.values() } else { Vec::new() };
-        interpreter.run(&Tract, &data, &inside, |i, outputs| {
+        let executor = self.runtime.executor(talk)?;
+        interpreter.run(executor.as_ref(), &data, &inside, |i, outputs| {
             let bytes = npz(&outputs).map_err(|why| PassError::Config(format!("output {why}")))?;
             squint::write_whole(&self.output.join(format!("{i:0digits$}.npz")), &bytes)
         })?;

@@ -4,11 +4,12 @@ use super::failure::Failure;
 use super::model_file::Input;
 use super::options::{CompileFlags, DataFlags, Format};
 use super::progress::Bar;
+use super::runtime::RuntimeFlags;
 use super::talk::Talk;
 use clap::Args;
 use serde_json::{Value, json};
 use squint::passes::compare::Sensitivity as Found;
-use squint::{Evidence, Hooks, Samples, Tract};
+use squint::{Evidence, Hooks, Samples};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub(crate) struct Sensitivity {
     compile: CompileFlags,
     #[command(flatten)]
     data: DataFlags,
+    #[command(flatten)]
+    runtime: RuntimeFlags,
 }
 
 impl Sensitivity {
@@ -44,6 +47,8 @@ impl Sensitivity {
         let float = self.model.load_valid(talk)?;
         let mut config = self.compile.config(&float, talk)?;
         let data = self.data.open_for("measuring effects needs data", &float, talk)?;
+        let executor = self.runtime.executor(talk)?;
+        let executor = executor.as_ref();
         let bar = Bar::new(talk);
         let hooks = Hooks { progress: &bar, ..Hooks::default() };
         let quantized = match &self.quantized {
@@ -52,12 +57,12 @@ impl Sensitivity {
                 let mut quantized = float.clone();
                 // Each value is put into the float model by itself, so all must be in its units.
                 config.equalize = false;
-                squint::quantize_with(&mut quantized, Evidence::samples(&Tract, &data), &config, &hooks)?;
+                squint::quantize_with(&mut quantized, Evidence::samples(executor, &data), &config, &hooks)?;
                 quantized
             }
         };
         let found =
-            squint::sensitivity(&float, &quantized, &Tract, &data, self.cache.as_deref(), &config, &bar);
+            squint::sensitivity(&float, &quantized, executor, &data, self.cache.as_deref(), &config, &bar);
         bar.clear();
         let (found, cached) = found?;
         if cached {

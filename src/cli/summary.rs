@@ -1,6 +1,5 @@
 //! The closing report of a quantization.
 
-use super::options::weight_method_name;
 use serde_json::{Value, json};
 use squint::{Config, Fate, Report};
 use std::fmt::Write as _;
@@ -29,8 +28,8 @@ pub(crate) struct Sizes {
     pub(crate) after: u64,
 }
 
-/// The pass that separates the rewriting of the float graph from quantization.
-const CALIBRATE: &str = squint::passes::calibrate::NAME;
+/// Stages that run the model, between the rewriting of the float graph and quantization.
+const RUNNING: [&str; 4] = squint::passes::pipeline::RUNNING;
 
 impl Summary<'_> {
     /// For people; a line for each subject. `done` is the word for what was done.
@@ -87,7 +86,7 @@ impl Summary<'_> {
             "target": self.config.target,
             "scheme": self.config.scheme.to_string(),
             "method": self.config.method.to_string(),
-            "weight_method": weight_method_name(self.config.weight_method),
+            "weight_method": self.config.weight_method.to_string(),
             "samples": r.samples,
             "contractions": {"integer": integer, "all": all},
             "operators": {
@@ -110,18 +109,16 @@ impl Summary<'_> {
 
     /// Seconds by stage.
     fn stages(&self) -> Vec<(&'static str, f64)> {
-        let at =
-            self.report.timing.iter().position(|(n, _)| *n == CALIBRATE).unwrap_or(self.report.timing.len());
-        let sum = |part: &[(&str, f64)]| part.iter().map(|(_, s)| s).sum();
-        let (float, rest) = self.report.timing.split_at(at);
-        let (calibrate, quantize) = rest.split_at(rest.len().min(1));
-        vec![
-            ("load", self.loaded),
-            ("optimize", sum(float)),
-            (CALIBRATE, sum(calibrate)),
-            ("quantize", sum(quantize)),
-            ("save", self.saved),
-        ]
+        let timing = &self.report.timing;
+        let running = |name: &str| RUNNING.contains(&name);
+        let first = timing.iter().position(|(name, _)| running(name)).unwrap_or(timing.len());
+        let (float, rest) = timing.split_at(first);
+        let mut stages = vec![("load", self.loaded), ("optimize", float.iter().map(|(_, s)| s).sum())];
+        stages.extend(rest.iter().filter(|(name, _)| running(name)));
+        let other = rest.iter().filter(|(name, _)| !running(name));
+        stages.push(("quantize", other.map(|(_, s)| s).sum()));
+        stages.push(("save", self.saved));
+        stages
     }
 }
 

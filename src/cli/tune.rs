@@ -4,20 +4,22 @@ use super::failure::Failure;
 use super::model_file::{Input, Output};
 use super::options::{CompileFlags, DataFlags, Format};
 use super::progress::Bar;
+use super::runtime::RuntimeFlags;
 use super::talk::Talk;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use squint::Hooks;
 use squint::data::labels;
-use squint::tune::{Metric, TuneOptions, Tuned};
+use squint::tune::{BUDGET, Metric, TuneOptions, Tuned};
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 
 /// Find the fastest quantized model within a bound on accuracy.
 ///
-/// Half of the samples calibrate, the other half judge. Ways to quantize are tried with all in integers that pays,
-/// and where none is accurate enough, what costs most accuracy for its speed goes back to float. Speed is what the
-/// target's cost model predicts.
+/// Half of the samples calibrate, the other half judge. Ways to quantize are tried with all in integers that pays, the
+/// least work first, and where none is accurate enough, what costs most accuracy for its speed goes back to float.
+/// Speed is what the target's cost model predicts.
 #[derive(Args)]
 pub(crate) struct Tune {
     #[command(flatten)]
@@ -39,6 +41,13 @@ pub(crate) struct Tune {
     /// and more is better. The drop is relative to that of float.
     #[arg(long, value_name = "COMMAND", required_if_eq("metric", "command"))]
     command: Option<String>,
+    /// Search efforts, methods for ranges and for weights, and schemes, also beyond the first model that meets the
+    /// bound: one at a time, from the best so far, until none helps any more.
+    #[arg(long)]
+    search: bool,
+    /// Judge no more than this many models.
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(BUDGET).unwrap_or(NonZeroUsize::MIN))]
+    budget: NonZeroUsize,
     /// How the report is written: text to standard error, or JSON to standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     summary: Format,
@@ -46,6 +55,8 @@ pub(crate) struct Tune {
     compile: CompileFlags,
     #[command(flatten)]
     data: DataFlags,
+    #[command(flatten)]
+    runtime: RuntimeFlags,
 }
 
 /// A metric by name.
@@ -69,17 +80,24 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 impl Tune {
-    pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
+    pub(crate) fn run(mut self, talk: &Talk) -> Result<(), Failure> {
         self.output.check(&self.model)?;
+        self.data.halve_evenly();
         let model = self.model.load_valid(talk)?;
         let mut config = self.compile.config(&model, talk)?;
         let data =
             self.data.open_for("tuning needs data: half of it calibrates, half judges", &model, talk)?;
         config.data_description = data.preprocessing();
-        let options = TuneOptions { metric: self.metric(&data)?, max_drop: self.max_drop };
+        let options = TuneOptions {
+            metric: self.metric(&data)?,
+            max_drop: self.max_drop,
+            search: self.search,
+            budget: self.budget.get(),
+        };
+        let executor = self.runtime.executor(talk)?;
         let bar = Bar::new(talk);
         let hooks = Hooks { progress: &bar, ..Hooks::default() };
-        let tuned = squint::tune::tune(&model, &data, &options, &config, &hooks);
+        let tuned = squint::tune::tune(&model, executor.as_ref(), &data, &options, &config, &hooks);
         bar.clear();
         let tuned = tuned?;
         self.output.save(&tuned.model)?;

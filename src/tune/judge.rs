@@ -1,8 +1,8 @@
 //! How much worse than float a quantized model is, on samples that it was not made with.
 
 use crate::interpret::Interpreter;
-use crate::{Error, Tract, score_by_command};
-use squint_ir::execute::Samples;
+use crate::{Error, score_by_command};
+use squint_ir::execute::{Execute, Samples};
 use squint_ir::{Model, Tensor};
 use squint_passes::compare::{Meaning, OutputError, largest, mean_error, meanings};
 use squint_passes::pass::PassError;
@@ -26,6 +26,7 @@ pub enum Metric {
 /// A judge who knows what the float model says.
 pub(super) struct Judge<'a> {
     metric: &'a Metric,
+    executor: &'a dyn Execute,
     samples: &'a dyn Samples,
     meanings: Vec<Meaning>,
     reference: Vec<Vec<Tensor>>,
@@ -38,10 +39,11 @@ impl<'a> Judge<'a> {
     pub(super) fn new(
         float: &Model,
         metric: &'a Metric,
+        executor: &'a dyn Execute,
         samples: &'a dyn Samples,
     ) -> Result<Judge<'a>, Error> {
         let meanings = meanings(float);
-        let mut judge = Judge { metric, samples, meanings, reference: Vec::new(), score: 0.0 };
+        let mut judge = Judge { metric, executor, samples, meanings, reference: Vec::new(), score: 0.0 };
         if let Metric::Command(command) = metric {
             judge.score = by_command(command, float)?;
             return Ok(judge);
@@ -82,7 +84,7 @@ impl<'a> Judge<'a> {
 
     fn outputs(&self, model: &Model) -> Result<Vec<Vec<Tensor>>, Error> {
         let mut all = Vec::with_capacity(self.samples.len());
-        Interpreter::new(model)?.run(&Tract, self.samples, &[], |_, outputs| {
+        Interpreter::new(model)?.run(self.executor, self.samples, &[], |_, outputs| {
             all.push(outputs.into_iter().map(|(_, t)| t).collect());
             Ok(())
         })?;

@@ -79,6 +79,12 @@ impl Target for Cpu {
         self.description
     }
 
+    fn without_16_bits(&self) -> &'static str {
+        // Its selectors of Q/DQ patterns take 16 bits only for operators that move data, which drop the quantizers.
+        "ONNX Runtime's CPU provider has no kernel that computes with activations of 16 bits: it would compute in \
+         float and convert besides; `float` keeps them in float"
+    }
+
     fn activations(&self) -> Format {
         self.activations
     }

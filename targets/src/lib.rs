@@ -37,6 +37,9 @@ pub trait Target: Sync {
     /// How weights are quantized, one scale for each output channel.
     fn weights(&self) -> Format;
 
+    /// Why activations of 16 bits are no way between those of 8 and float, in the user's language.
+    fn without_16_bits(&self) -> &'static str;
+
     /// Smallest version of the default operator set in which the emitted graph can be written.
     fn min_opset(&self) -> i64;
 
@@ -63,6 +66,12 @@ pub trait Target: Sync {
     /// Slots of the activations that an operator with [`Support::Integer`] reads quantized.
     fn quantized_operands(&self, site: &Site<'_>) -> Vec<u32> {
         site.activations()
+    }
+
+    /// Slots of the operands whose makers may run in integers only if this operator does, too.
+    fn bound_operands(&self, site: &Site<'_>) -> Vec<u32> {
+        let _ = site;
+        Vec::new()
     }
 
     /// What the runtime will make of a graph, quantized or not, by whatever tool; `None` if that cannot be predicted

@@ -13,9 +13,11 @@
 //! TensorRT is not at hand to measure: costs only order operators by their work.
 
 mod lint;
+mod predict;
 
 use crate::{
-    Costs, Dynamic, Finding, FloatResult, Format, Operand, Pairs, Params, Placement, Site, Support, Target,
+    Costs, Dynamic, Finding, FloatResult, Format, Operand, Pairs, Params, Placement, Prediction, Site,
+    Subject, Support, Target,
 };
 use squint_ir::affine::Grid;
 use squint_ir::{DType, Graph, Model, Op, OpId, ValueId};
@@ -31,6 +33,10 @@ impl Target for TensorRt {
 
     fn description(&self) -> &'static str {
         "TensorRT 8.6 to 11, explicit quantization: symmetric int8, Q/DQ at the inputs of weighted operators"
+    }
+
+    fn without_16_bits(&self) -> &'static str {
+        "TensorRT's Q/DQ layers have no integers of 16 bits; what is `float` runs in FP16 where the builder may use it"
     }
 
     fn activations(&self) -> Format {
@@ -89,12 +95,26 @@ impl Target for TensorRt {
         }
     }
 
+    fn bound_operands(&self, site: &Site<'_>) -> Vec<u32> {
+        // A convolution in INT8 behind which a residual Add reads two floats has to leave its result in float.
+        let skip = if site.op.op_type == "Add" { residual(site) } else { None };
+        let made = |slot: &u32| {
+            let maker = site.operand(*slot as usize).and_then(|o| site.graph.producer(o.value));
+            maker.is_some_and(|(op, _)| is_weighted(site.graph.op(op)))
+        };
+        skip.map_or_else(Vec::new, |_| [0, 1].into_iter().filter(made).collect())
+    }
+
     fn dynamic(&self, _: &Site<'_>) -> Dynamic {
         Dynamic::None { reason: "TensorRT has no dynamic INT8 quantization" }
     }
 
     fn dynamic_cost(&self, _: &Site<'_>, _: usize) -> Option<u64> {
         None
+    }
+
+    fn predict(&self, subject: &Subject<'_>) -> Option<Prediction> {
+        Some(predict::predict(subject))
     }
 
     fn lint(&self, model: &Model) -> Vec<Finding> {
@@ -229,14 +249,20 @@ fn same_shape(a: &Operand, b: &Operand) -> bool {
     }
 }
 
-/// True if a weighted operator makes a value for one reader, perhaps with a bias added by an operator of its own.
+fn is_weighted(op: &Op) -> bool {
+    op.is_onnx() && matches!(op.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul")
+}
+
+/// True if a weighted operator makes a value for one reader, perhaps with a bias added by an
+/// operator of its own or a BatchNormalization behind it.
 fn made_by_weight(g: &Graph, v: ValueId) -> bool {
     let Some((op, _)) = g.producer(v) else { return false };
     if g.only_use(v).is_none() {
         return false;
     }
     match g.op(op).op_type.as_str() {
-        "Conv" | "ConvTranspose" | "Gemm" | "MatMul" => g.op(op).is_onnx(),
+        _ if is_weighted(g.op(op)) => true,
+        "BatchNormalization" => g.operand(op, 0).is_some_and(|x| made_by_weight(g, x)),
         "Add" => {
             let [a, b] = [g.operand(op, 0), g.operand(op, 1)];
             match (a, b) {

@@ -25,6 +25,7 @@ class Case:
                   runtime fuses nothing; only values on rounding ties may differ, which grows with depth
     text          `squint print` of the float and of the quantized model is read by `onnx.parser`
     threads       one and two threads give the same bytes
+    alone         each operator on integers by itself: squint's execution is within one level of the runtime's kernel
     formats       the quantized model computes the same as operators on integers, and raised from those
     """
 
@@ -38,6 +39,7 @@ class Case:
     interpreter_db: float | None = None
     text: bool = False
     threads: bool = False
+    alone: bool = True
     formats: bool = False
 
 

@@ -36,9 +36,9 @@ HEAD = """\
 //! Numbers are nanoseconds for a call, a multiply-accumulate, a fetch and an element (`Kernel`). Comments say on how
 //! many operators a row was fitted, the median of the relative error and in brackets its 90th percentile.
 
-use super::{{Table, kernel}};
+use super::{depth}{{Table, kernel}};
 
-pub(in crate::cpu) const TABLE: Table = Table {{\
+pub({visible}) const TABLE: Table = Table {{\
 """
 
 TESTED = re.compile(r"t\d+(_|/|$)")
@@ -121,7 +121,9 @@ def main() -> None:
     if arguments.samples:
         lines = [json.dumps([row, *sample]) for row, all_of_it in samples.items() for sample in all_of_it]
         arguments.samples.write_text("\n".join(lines) + "\n")
-    print(HEAD.format(processor=processor.named(), release=onnxruntime.__version__))
+    # Processors with VNNI have a file each, below the one that puts them together.
+    place = {"depth": "super::", "visible": "super"} if processor.vnni() else {"depth": "", "visible": "in crate::cpu"}
+    print(HEAD.format(processor=processor.named(), release=onnxruntime.__version__, **place))
     for row in sorted(samples):
         print(rust(row, samples[row]))
     print("};")

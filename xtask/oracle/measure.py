@@ -55,6 +55,15 @@ def session(model: Path, optimized: Path | None = None, layout: bool = True) -> 
     return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
+def plain_session(model: Path | bytes) -> onnxruntime.InferenceSession:
+    """Loads `model` without any optimization: it runs operator by operator, as the file says."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
 def coverage(model: Path) -> Coverage:
     """Counts the contractions of the graph that the runtime makes of `model`, subgraphs included."""
     kernels = optimized_operators(model)
@@ -112,10 +121,7 @@ def sqnr(reference: list[list[np.ndarray]], other: list[list[np.ndarray]]) -> fl
 
 def agreement(model: Path, outputs: list[Path], feeds: list[Feed]) -> float:
     """SQNR in dB of outputs in `.npz` files beside the runtime's own, with its graph optimizations disabled."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    runtime = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    runtime = plain_session(model)
     names = [output.name for output in runtime.get_outputs()]
     theirs, ours = [], []
     for file, feed in zip(outputs, feeds, strict=True):

@@ -1,9 +1,9 @@
 """The oracle: quantizes real models with squint and asks ONNX Runtime what became of them.
 
-usage: oracle.py --squint BINARY --repository DIR --zoo DIR --work DIR [--quick] [--only NAME]
+usage: oracle.py --squint BINARY --repository DIR --zoo DIR --work DIR [--quick] [--only NAME] [--torch PYTHON]
 
-Two parts: cases (what squint makes of a model), and predictions (what squint says the runtime makes of any model), the
-latter by the name `predict`.
+Parts: cases (what squint makes of a model), predictions (what squint says the runtime makes of any model) by the name
+`predict`, `tensorrt`, and `qat`, which needs an interpreter with torch to train.
 
 `cargo xtask oracle` makes the environment, builds the binary and starts this script. Nothing here measures time.
 """
@@ -18,6 +18,9 @@ import onnx.parser
 
 import dynamic
 import processor
+from alone import NAME as ALONE, check_alone
+import qat
+import tensorrt
 import trained
 from cases import CASES, QUICK_START, Case
 from compiler import Squint
@@ -57,6 +60,12 @@ def main() -> int:
     for case in _selected(arguments):
         with report.step(f"{case.name}/run"):
             run_case(case, _subject(case, arguments), squint, arguments.work / "models" / case.name, report)
+    if arguments.only in (None, tensorrt.NAME):
+        zoo = None if arguments.quick else arguments.zoo
+        tensorrt.check(squint, arguments.repository, zoo, arguments.work / tensorrt.NAME, report)
+    if arguments.only in (None, qat.NAME):
+        torch = arguments.torch or qat.own_torch()
+        qat.check(squint, arguments.repository, arguments.work / qat.NAME, torch, report)
     if arguments.only in (None, PREDICT):
         predictions(arguments, squint, report)
     return report.close()
@@ -92,6 +101,10 @@ def run_case(case: Case, subject: Subject, squint: Squint, folder: Path, report:
     check_outputs(case, subject, quantized, report)
     if case.interpreter_db is not None:
         check_interpreter(case, subject, squint, quantized, folder, report)
+    if case.alone:
+        with report.step(f"{case.name}/{ALONE}"):
+            [sample] = npz_feeds(subject.data, 1)
+            check_alone(f"{case.name}/{ALONE}", squint, quantized, sample, folder / ALONE, report)
     if case.formats:
         with report.step(f"{case.name}/formats"):
             samples = list(npz_feeds(subject.data, FORMAT_SAMPLES))
@@ -206,7 +219,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--zoo", type=Path, required=True, help="folder of zoo models; skipped if it is not there")
     parser.add_argument("--work", type=Path, required=True, help="folder for calibration feeds and quantized files")
     parser.add_argument("--quick", action="store_true", help="the quick-start model only")
-    parser.add_argument("--only", metavar="NAME", help=f"one case, `{PREDICT}` or `{FORMATS}`")
+    parser.add_argument("--only", metavar="NAME", help="one case, or one part by its name")
+    parser.add_argument("--torch", type=Path, metavar="PYTHON", help="interpreter with torch and scikit-learn, for training")
     return parser.parse_args()
 
 

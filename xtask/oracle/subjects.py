@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from measure import float_arrays, npz_feeds, session
+from measure import float_arrays, npz_feeds, plain_session, session
 
 CALIBRATION_SAMPLES = 64
 SMOKE_SAMPLES = 2
@@ -90,6 +90,13 @@ class ZooModel:
         for feed in npz_feeds(self.data, SMOKE_SAMPLES):
             runner(feed)
         return Evaluation({}, runner.outputs)
+
+    def plain(self, model: Path, limit: int) -> Evaluation:
+        """As `evaluate`, scored, on the first samples only, and without optimizations of the runtime."""
+        runner = self._tools.Runner(model)
+        runner.s = plain_session(model)
+        recorder = _Recorder(runner)
+        return Evaluation(self._task["task"].score(recorder, self._task["split"], limit), recorder.outputs)
 
     def feeds(self, n: int) -> list[dict[str, np.ndarray]]:
         """Calibration feeds, evenly spread."""

@@ -1,8 +1,9 @@
 //! `cargo xtask kernel-costs`: times the real runtime's kernels and writes the cost table of this kind of
 //! processor.
 //!
-//! Run it on an idle machine, with VNNI for `cpu-vnni` and without for `cpu-avx2`, after an upgrade of the runtime. It takes about two minutes. Numbers vary a little
-//! from run to run: commit a new table only if placement changes for the better.
+//! Run it on an idle machine, with VNNI for `cpu-vnni` (with and without AMX, a file for each) and without for
+//! `cpu-avx2`, after an upgrade of the runtime. It takes about two minutes. Numbers vary a little from run to run: commit
+//! a new table only if placement changes for the better.
 
 use crate::args::Args;
 use crate::{build, oracle};
@@ -12,10 +13,17 @@ use std::process::{Command, Stdio};
 /// The generated file for this processor, in the repository.
 fn table() -> Result<&'static str> {
     match squint_targets::host().name() {
-        "cpu-vnni" => Ok("targets/src/cpu/table/vnni.rs"),
+        "cpu-vnni" if has_tiles() => Ok("targets/src/cpu/table/vnni/amx.rs"),
+        "cpu-vnni" => Ok("targets/src/cpu/table/vnni/avx512.rs"),
         "cpu-avx2" => Ok("targets/src/cpu/table/avx2.rs"),
         other => bail!("target `{other}` has no table of its own yet"),
     }
+}
+
+/// Whether this processor multiplies bytes in tiles. What the operating system says is enough: the runtime asks it, too.
+fn has_tiles() -> bool {
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    flags.lines().any(|l| l.starts_with("flags") && l.split_whitespace().any(|f| f == "amx_int8"))
 }
 
 /// Writes the table, or prints it with `--print`. Always `true` unless an error stops it.

@@ -8,6 +8,7 @@ mod args;
 mod bench_calibration;
 mod bench_graph;
 mod bench_io;
+mod bench_quantize;
 mod build;
 mod executors;
 mod files;
@@ -19,10 +20,12 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask TASK
 
-  oracle [--quick] [--only NAME] [--zoo DIR] [--squint BINARY]
+  oracle [--quick] [--only NAME] [--zoo DIR] [--squint BINARY] [--with-torch]
         quantize real models and check the results in ONNX Runtime
         --quick   the quick-start model only
-        --only    one case of xtask/oracle/cases.py, or `predict`: predictions against the runtime's own graphs
+        --only    one case of xtask/oracle/cases.py, or one part: `predict` (predictions against the runtime's own
+                  graphs), `tensorrt`, `qat`
+        --with-torch  installs PyTorch, 6 GB in target/oracle/torch, and trains a model for `qat`
         --zoo     folder of zoo models (default: ../shared/zoo; skipped if it is not there)
         --squint  binary under test (default: build one in the dev profile)
   executors [--zoo DIR] [--squint BINARY] [--only NAME]
@@ -40,6 +43,8 @@ const USAGE: &str = "usage: cargo xtask TASK
   bench-io [--squint BINARY] [--folder DIR]
         time reading, verifying and writing of models of 1 and 4 GB, and their memory (same default)
         --folder  where the models lie, 10 GB (default: target/oracle/bench-io)
+  bench-quantize [--zoo DIR] [--squint BINARY] [--only NAME]
+        what the default effort adds to the time of calibration, and peak memory, on every model of the zoo (same default)
   kernel-costs [--print]
         time the kernels of ONNX Runtime and write the cost table of this kind of processor
         --print   print the table instead
@@ -58,6 +63,7 @@ fn main() -> ExitCode {
         "bench-calibration" => bench_calibration::run(rest),
         "bench-graph" => bench_graph::run(rest),
         "bench-io" => bench_io::run(rest),
+        "bench-quantize" => bench_quantize::run(rest),
         "kernel-costs" => kernel_costs::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

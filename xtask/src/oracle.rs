@@ -16,6 +16,7 @@ pub(crate) const ZOO: &str = "../shared/zoo";
 pub(crate) fn run(arguments: Vec<String>) -> Result<bool> {
     let mut arguments = Args::new(arguments);
     let quick = arguments.flag("--quick");
+    let with_torch = arguments.flag("--with-torch");
     let only = arguments.value("--only")?;
     let zoo = arguments.path("--zoo")?.unwrap_or_else(|| build::repository().join(ZOO));
     let squint = arguments.path("--squint")?;
@@ -29,6 +30,10 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<bool> {
     command.arg("--zoo").arg(zoo).arg("--work").arg(work_folder()?);
     if quick {
         command.arg("--quick");
+    }
+    if with_torch {
+        let torch = venv::python(&work_folder()?.join("torch"), &script("requirements-torch.txt"))?;
+        command.arg("--torch").arg(torch);
     }
     if let Some(name) = only {
         command.args(["--only", &name]);

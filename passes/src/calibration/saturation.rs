@@ -43,14 +43,16 @@ pub fn raise_scales(
     });
 }
 
-/// The levels of a weight, with pairs kept from saturating if there are such; `None` if parameters do not fit.
+/// The levels of a weight, in `[-qmax, qmax]`, with pairs kept from saturating if there are such; `None` if parameters do not fit.
 pub fn weight_levels(
     data: &[f32],
     layout: ChannelLayout,
     params: &[QuantParams],
     pairs: Option<Pairs>,
+    qmax: i8,
 ) -> Option<Vec<i8>> {
-    let mut levels = quantize_channels_i8(data, layout, params, -127)?;
+    let mut levels = quantize_channels_i8(data, layout, params, -qmax)?;
+    levels.iter_mut().for_each(|q| *q = (*q).min(qmax));
     let Some(pairs) = pairs else { return Some(levels) };
     if layout.outer == 1 {
         for channel in levels.chunks_exact_mut(layout.inner.max(1)) {
@@ -93,7 +95,7 @@ mod tests {
         raise_scales(&data, layout, &mut params, ROW, 127);
         assert_eq!(params[0].scale, 0.01);
         assert!(params[1].scale > 0.01 && params[1].scale < 0.02, "{params:?}");
-        let levels = weight_levels(&data, layout, &params, Some(ROW)).expect("it fits");
+        let levels = weight_levels(&data, layout, &params, Some(ROW), 127).expect("it fits");
         assert_eq!(levels[..4], [127, -127, 20, 30]);
         assert!(levels[4..].chunks(2).all(|p| i32::from(p[0]) + i32::from(p[1]) <= Pairs::LIMIT));
     }
@@ -104,9 +106,9 @@ mod tests {
         let data = [1.27, 0.1, 1.27, 0.2, 0.0, 0.3, 0.0, 0.4];
         let layout = ChannelLayout::new(&[4, 2], 1).expect("there is an axis 1");
         let params = scales(&[0.01, 0.01]);
-        let levels = weight_levels(&data, layout, &params, Some(ROW)).expect("it fits");
+        let levels = weight_levels(&data, layout, &params, Some(ROW), 127).expect("it fits");
         assert_eq!(levels, [64, 10, 64, 20, 0, 30, 0, 40]);
-        let exact = weight_levels(&data, layout, &params, None).expect("it fits");
+        let exact = weight_levels(&data, layout, &params, None, 127).expect("it fits");
         assert_eq!(exact[0], 127);
     }
 }

@@ -4,8 +4,10 @@
 //! searched over shrunken ranges as in GPTQ: the largest magnitude times 1, 0.99, 0.98, ... down to 0.2,
 //! ending once five steps in a row bring nothing.
 
+use super::Method;
 use rayon::prelude::*;
 use squint_ir::affine::{ChannelLayout, QuantParams, symmetric};
+use std::fmt;
 
 /// How the range of a channel follows from its weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -17,6 +19,18 @@ pub enum WeightMethod {
     Percentile(f64),
     /// The threshold of least squared error.
     Mse,
+}
+
+impl fmt::Display for WeightMethod {
+    /// As the command line spells it: like the method of that name for activations.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            WeightMethod::MinMax => Method::MinMax,
+            WeightMethod::Percentile(p) => Method::Percentile(p),
+            WeightMethod::Mse => Method::Mse,
+        }
+        .fmt(f)
+    }
 }
 
 /// Scale of each channel of a weight tensor on the grid `[-qmax, qmax]`; zero points are 0.

@@ -99,7 +99,7 @@ pub(crate) struct Pair {
     pub(crate) float: ValueId,
     /// What readers see in the quantized model.
     pub(crate) quantized: ValueId,
-    rounded: bool,
+    pub(super) rounded: bool,
     rounding: Option<Rounding>,
 }
 

@@ -3,18 +3,19 @@
 //! For each sample the float network is run once, then the quantized one with every value replaced by its float form
 //! as soon as it is made: what it made before that is the value with its own weights and its own rounding quantized,
 //! and nothing else. Each such value is then put into the float network by itself, and what becomes of the outputs is
-//! that value's effect. An executor that can keeps what lies before and beside the change instead of computing it
+//! that value's effect. What only a clamp reads and nothing rounds is no value by itself: the clamp vanishes into the
+//! operator before it, whose weights are those of the clamped value. An executor that can keeps what lies before and beside the change instead of computing it
 //! again ([`Session::run_changed`]).
 
 use super::metrics::{Meaning, OutputError};
-use super::run::{Subjects, compare_outputs};
+use super::run::{Pair, Subjects, compare_outputs};
 use crate::calibrate::threads;
 use crate::config::Config;
 use crate::pass::PassError;
 use crate::runner::Progress;
 use rayon::prelude::*;
-use squint_ir::Model;
 use squint_ir::execute::{Execute, Sample, Samples, Session};
+use squint_ir::{Graph, Model};
 
 /// The effect of each value, the worst first.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +64,9 @@ pub fn sensitivity(
     progress.pass("sensitivity");
     let [f, q] = subjects.sessions(executor)?;
     let meanings = subjects.meanings();
-    let sessions = Sessions { float: f.as_ref(), quantized: q.as_ref(), meanings: &meanings };
+    let g = subjects.float.main();
+    let apart: Vec<bool> = subjects.pairs.iter().map(|p| !vanishes(g, p)).collect();
+    let sessions = Sessions { float: f.as_ref(), quantized: q.as_ref(), meanings: &meanings, apart: &apart };
     let values = subjects.pairs.len();
     let mut totals: Vec<Option<Sums>> = vec![None; values];
     let threads = threads(config).min(samples.len());
@@ -83,7 +86,6 @@ pub fn sensitivity(
         }
         progress.samples(chunk[chunk.len() - 1] + 1, samples.len());
     }
-    let g = subjects.float.main();
     let found = subjects.pairs.iter().zip(&totals).filter_map(|(p, sums)| Some((p.float, sums.as_ref()?)));
     let mut effects: Vec<Effect> = found
         .map(|(v, sums)| {
@@ -102,10 +104,18 @@ pub fn sensitivity(
     Ok(Sensitivity { samples: samples.len(), effects })
 }
 
+/// Whether a value is part of the clamped one behind it.
+fn vanishes(g: &Graph, pair: &Pair) -> bool {
+    let reader = g.only_use(pair.float).map(|u| g.op(u.op));
+    !pair.rounded && reader.is_some_and(|op| op.is("Relu") || op.is("Clip"))
+}
+
 struct Sessions<'a> {
     float: &'a dyn Session,
     quantized: &'a dyn Session,
     meanings: &'a [Meaning],
+    /// Whether each value is one by itself.
+    apart: &'a [bool],
 }
 
 impl Sessions<'_> {
@@ -118,7 +128,7 @@ impl Sessions<'_> {
         })?;
         let mut changes = Vec::new();
         self.quantized.run(sample, &mut |slot, _, data| {
-            if exact[slot].len() != data.len() {
+            if exact[slot].len() != data.len() || !self.apart[slot] {
                 return None;
             }
             if exact[slot] != data {

@@ -130,6 +130,23 @@ impl Classes {
         class == PINNED as usize
     }
 
+    /// Fixes the factors of all channels of a value to 1.
+    pub(super) fn pin(&mut self, v: ValueId) {
+        let ids: Vec<u32> = match self.channels.get(v) {
+            Some(Labels::Along(c)) => c.ids.clone(),
+            Some(Labels::Dense(t)) => {
+                let mut ids: Vec<u32> = t.to_i64s().unwrap_or_default().iter().map(|i| *i as u32).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                ids
+            }
+            None => return,
+        };
+        for id in ids {
+            self.tie(PINNED, id);
+        }
+    }
+
     fn fresh(&mut self, axis: usize, n: usize) -> Labels {
         let first = self.parent.len() as u32;
         self.parent.extend(first..first + n as u32);
@@ -380,21 +397,8 @@ impl<'m> Walk<'m> {
         Some(())
     }
 
-    /// Fixes the factors of all channels of a value to 1.
     fn pin(&mut self, v: ValueId) {
-        let ids: Vec<u32> = match self.classes.channels.get(v) {
-            Some(Labels::Along(c)) => c.ids.clone(),
-            Some(Labels::Dense(t)) => {
-                let mut ids: Vec<u32> = t.to_i64s().unwrap_or_default().iter().map(|i| *i as u32).collect();
-                ids.sort_unstable();
-                ids.dedup();
-                ids
-            }
-            None => return,
-        };
-        for id in ids {
-            self.classes.tie(PINNED, id);
-        }
+        self.classes.pin(v);
     }
 
     fn result(&mut self, op: OpId, labels: Labels) {

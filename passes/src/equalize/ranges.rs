@@ -32,13 +32,15 @@ impl Ranges {
         };
         for (i, run) in data.chunks_exact(inner.max(1)).enumerate() {
             let c = i % n;
-            let (mut lo, mut hi, mut sum, mut filled) = (r.lo[c], r.hi[c], 0.0f32, 0u32);
+            let (mut lo, mut hi, mut filled) = (r.lo[c], r.hi[c], 0u32);
+            // Apart from the sum, which must be taken one by one, and in a form that is done for many at a time: a NaN
+            // is no extreme, and makes the energy no number.
             for x in run {
-                lo = lo.min(*x);
-                hi = hi.max(*x);
-                sum += x * x;
+                lo = if *x < lo { *x } else { lo };
+                hi = if *x > hi { *x } else { hi };
                 filled += u32::from(*x != 0.0);
             }
+            let sum = run.iter().fold(0.0f32, |sum, x| sum + x * x);
             (r.lo[c], r.hi[c]) = (lo, hi);
             r.energy[c] += f64::from(sum);
             r.filled[c] += u64::from(filled);

@@ -1,6 +1,8 @@
 use super::*;
 use crate::fuse::testing::{outputs, parse};
-use squint_ir::ValueId;
+use crate::infer_types::infer_concrete;
+use squint_ir::types::known_dims;
+use squint_ir::{ValueId, ValueTable};
 
 /// The classes of a model in text.
 fn classes(text: &str) -> (Model, Classes) {

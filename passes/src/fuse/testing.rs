@@ -193,8 +193,9 @@ fn conv_transpose(op: &Op, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Tensor
     let ([n, c, ih, iw], [_, mg, kh, kw]) = (four(x), four(w));
     let groups = op.int("group").unwrap_or(1) as usize;
     let geo = Geometry::of(op, x, [kh, kw]);
+    let extra = |i: usize| op.ints("output_padding").map_or(0, |p| p[i] as usize);
     let len = |i: usize, n: usize, k: usize| {
-        (n - 1) * geo.stride[i] + (k - 1) * geo.dilation[i] + 1 - geo.begin[i] - geo.end[i]
+        (n - 1) * geo.stride[i] + (k - 1) * geo.dilation[i] + 1 + extra(i) - geo.begin[i] - geo.end[i]
     };
     let (m, oh, ow) = (mg * groups, len(0, ih, kh), len(1, iw, kw));
     let (xd, wd) = (x.to_f64s(), w.to_f64s());

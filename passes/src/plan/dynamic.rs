@@ -45,10 +45,11 @@ fn weight(cx: &PassCx<'_>, target: &dyn Target, site: &Site<'_>, slot: u32) -> O
         Some((s, _, axis)) if s == slot && t.rank() == 2 => (t.as_ref().clone(), axis?),
         _ => (rows(t)?, 0),
     };
-    let (params, pairs) = weight_params(cx, target, site.op, &matrix, Some(axis))?;
+    let (params, pairs, qmax) = weight_params(cx, target, site.op, &matrix, Some(axis))?;
     Some(WeightPlan {
         slot,
         dtype: target.weights().dtype,
+        qmax,
         axis: Some(axis),
         params,
         bias_scales: Vec::new(),

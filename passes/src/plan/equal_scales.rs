@@ -3,7 +3,7 @@
 //! Where a runtime moves Q and DQ through Concat, Split, pools and movement operators, it can only do so, and merge what
 //! meets, if the scales on both sides are equal to the bit.
 
-use super::{QuantPlan, ValuePlan};
+use super::{QuantPlan, Tie, ValuePlan};
 use squint_ir::{Graph, ValueId, ValueTable};
 use squint_ops::Class;
 use squint_targets::Site;
@@ -38,6 +38,7 @@ pub(super) fn equalize(g: &Graph, sites: &[(squint_ir::OpId, Site<'_>)], plan: &
         {
             p.params = w.params;
             p.why = format!("as {}", g.value(*from).name());
+            p.tie = Tie::As(*from);
             plan.values.insert(v, p);
         }
     }

@@ -5,10 +5,11 @@ use super::equal_scales::equalize;
 use super::islands;
 use super::place::Placement;
 use super::units::Unit;
-use super::{OpPlan, QuantPlan, ValuePlan, WeightPlan};
+use super::{OpPlan, QuantPlan, Tie, ValuePlan, WeightPlan};
 use crate::calibration::saturation::raise_scales;
 use crate::calibration::weights::channel_params;
 use crate::calibration::{Method, Range, solve};
+use crate::config::WeightBits;
 use crate::frozen::{Expressed, FrozenValue, Levels};
 use crate::overrides::{of_node, of_tensor};
 use crate::pass::PassCx;
@@ -27,6 +28,8 @@ pub(super) struct Choice {
     pub(super) ranges: Arc<ValueTable<Range>>,
     /// Whether scales of weights are wanted.
     pub(super) weights: bool,
+    /// Why units stay in float that could run in integers.
+    pub(super) otherwise: &'static str,
 }
 
 /// The plan for a placement.
@@ -57,7 +60,7 @@ pub(super) fn plan(
             }
             (Placement::Dynamic, _, Some(kernel)) => planner.dynamic_unit(*op, site, kernel),
             (_, Support::Plain, _) => OpPlan::Plain,
-            _ => OpPlan::Float(unit.fixed.clone().unwrap_or_else(|| "float is faster here".into())),
+            _ => OpPlan::Float(unit.fixed.clone().unwrap_or_else(|| planner.choice.otherwise.into())),
         };
         for clamp in &unit.clamps {
             let decision = match decision {
@@ -122,13 +125,15 @@ impl Planner<'_, '_> {
             let solved = match params {
                 Params::Fixed { .. } if given => self.solve(*v, format, &unit.clamps),
                 Params::Own => self.solve(*v, format, &unit.clamps),
-                Params::Fixed { lo, hi } => Solved::new(self.params(format, lo, hi), "fixed"),
+                Params::Fixed { lo, hi } => {
+                    Solved { tie: Tie::Fixed, ..Solved::new(self.params(format, lo, hi), "fixed") }
+                }
                 Params::SameAsInput => {
                     let source = unit.reads.first().and_then(|r| Some((r, self.plan.values.get(*r)?)));
                     match source {
                         Some((r, p)) => {
                             let name = self.model.main().value(*r).name();
-                            Solved::new(p.params, &format!("as {name}"))
+                            Solved { tie: Tie::As(*r), ..Solved::new(p.params, &format!("as {name}")) }
                         }
                         None => self.solve(*v, format, &[]),
                     }
@@ -194,10 +199,10 @@ impl Planner<'_, '_> {
                 (true, Some(from)) if g.has_value(from) => format!("follows from {}", g.value(from).name()),
                 (true, _) => "as it was".into(),
             };
-            return Solved { params, codes, saturates: exact && !clamps.is_empty(), why };
+            return Solved { params, codes, saturates: exact && !clamps.is_empty(), why, tie: Tie::Own };
         }
         let (params, why) = self.choose(v, format);
-        Solved { params, codes: None, saturates: false, why }
+        Solved { params, codes: None, saturates: false, why, tie: Tie::Own }
     }
 
     fn choose(&self, v: ValueId, format: Format) -> (QuantParams, String) {
@@ -227,8 +232,9 @@ impl Planner<'_, '_> {
 
     fn set(&mut self, v: ValueId, format: Format, solved: Solved, made_by_integer: bool) {
         let note = self.choice.ranges.get(v).and_then(|r| r.note).filter(|_| self.frozen(v).is_none());
-        let Solved { params, codes, saturates, why } = solved;
-        let plan = ValuePlan { dtype: format.dtype, params, codes, saturates, made_by_integer, why, note };
+        let Solved { params, codes, saturates, why, tie } = solved;
+        let plan =
+            ValuePlan { dtype: format.dtype, params, codes, saturates, made_by_integer, why, tie, note };
         self.plan.values.insert(v, plan);
     }
 
@@ -277,6 +283,7 @@ impl Planner<'_, '_> {
             slot,
             dtype: self.target.weights().dtype,
             axis: frozen.axis,
+            qmax: i8::MAX,
             params,
             bias_scales,
             pairs,
@@ -301,7 +308,7 @@ impl Planner<'_, '_> {
         }
         // The kernel for stacked matrices takes one scale: per-channel scales fail when it runs.
         let axis = axis.filter(|a| t.rank() <= 2 || *a + 1 != t.rank());
-        let (mut params, pairs) = weight_params(self.cx, self.target, op, t, axis)?;
+        let (mut params, pairs, qmax) = weight_params(self.cx, self.target, op, t, axis)?;
         let bias = bias.and_then(Operand::konst);
         if let Some(b) = bias {
             for (i, b) in b.f32s().iter().enumerate() {
@@ -317,7 +324,7 @@ impl Planner<'_, '_> {
             None => Vec::new(),
         };
         let dtype = self.target.weights().dtype;
-        Some(WeightPlan { slot, dtype, axis, params, bias_scales, pairs, chosen: None, bias: None })
+        Some(WeightPlan { slot, dtype, axis, qmax, params, bias_scales, pairs, chosen: None, bias: None })
     }
 }
 
@@ -327,36 +334,46 @@ struct Solved {
     codes: Option<(i32, i32)>,
     saturates: bool,
     why: String,
+    tie: Tie,
 }
 
 impl Solved {
     fn new(params: QuantParams, why: &str) -> Solved {
-        Solved { params, codes: None, saturates: false, why: why.into() }
+        Solved { params, codes: None, saturates: false, why: why.into(), tie: Tie::Own }
     }
 }
 
-/// Scales of the weight of an operator, one for each channel of an axis or one for all of it, and the pairs of levels
-/// that they are chosen for; `None` if there is no such axis.
+/// Scales of the weight of an operator, one for each channel of an axis or one for all of it, the pairs of levels that
+/// they are chosen for, and the largest level; `None` if there is no such axis.
 pub(super) fn weight_params(
     cx: &PassCx<'_>,
     target: &dyn Target,
     op: &Op,
     t: &Tensor,
     axis: Option<usize>,
-) -> Option<(Vec<QuantParams>, Option<Pairs>)> {
-    let qmax = target.weights().grid.qmax;
+) -> Option<(Vec<QuantParams>, Option<Pairs>, i8)> {
+    let mut pairs = target.saturating_pairs(op, t.dims());
+    let mut qmax = target.weights().grid.qmax;
+    if let Some(training) = cx.config.training {
+        // What is trained moves: levels are limited so that no pair can come to saturate.
+        if pairs.take().is_some() {
+            qmax = Pairs::LIMIT / 2;
+        }
+        if training.weight_bits == WeightBits::Four {
+            qmax = 7;
+        }
+    }
     let data = t.f32s();
     let layout = match axis {
         Some(a) => ChannelLayout::new(t.dims(), a)?,
         None => ChannelLayout { outer: 1, channels: 1, inner: t.len() },
     };
     let mut params = channel_params(&data, layout, cx.config.weight_method, qmax)?;
-    let pairs = target.saturating_pairs(op, t.dims());
     if let Some(pairs) = pairs {
         raise_scales(&data, layout, &mut params, pairs, qmax);
     }
     for p in &mut params {
         p.scale = cx.config.constraints.scale(p.scale);
     }
-    Some((params, pairs))
+    Some((params, pairs, qmax as i8))
 }

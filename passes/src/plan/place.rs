@@ -9,6 +9,7 @@
 //!   itself where that is faster: it reads and leaves float values, so that neighbours see no difference;
 //! - where quantizing a value has a price in accuracy, an auxiliary node `z` with `z → sink` (the price) and
 //!   infinite edges to it from whatever makes or reads the value in integers;
+//! - where a maker may run in integers only with its reader, an infinite edge from the one to the other;
 //! - a value made by `p` and read by units `c`: each float reader dequantizes for itself (runtimes copy a
 //!   shared DequantizeLinear for each of its readers), so `p → c`; one QuantizeLinear serves all integer
 //!   readers, so an auxiliary node `e` with `c → e` (infinite) and `e → p` (its cost).
@@ -116,6 +117,16 @@ pub(super) fn place(
             n.edge(e, producer.map_or(SINK, |p| nodes[p]), quantize);
             for r in readers {
                 n.edge(nodes[*r], e, INFINITE);
+            }
+        }
+    }
+    for ((unit, node), site) in units.iter().zip(&nodes).zip(units.iter().map(|u| &sites[u.site].1)) {
+        if unit.fixed.is_some() {
+            continue;
+        }
+        for v in target.bound_operands(site).into_iter().filter_map(|slot| site.operand(slot as usize)) {
+            if let Some(maker) = wiring.maker.get(v.value) {
+                n.edge(nodes[*maker], *node, INFINITE);
             }
         }
     }

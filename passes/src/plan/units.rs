@@ -33,7 +33,12 @@ pub(crate) struct Unit {
 }
 
 /// The units of a graph, in order of execution, with nothing fixed yet.
-pub(crate) fn units(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)]) -> Vec<Unit> {
+pub(crate) fn units(
+    g: &Graph,
+    cx: &PassCx<'_>,
+    target: &dyn Target,
+    sites: &[(OpId, Site<'_>)],
+) -> Vec<Unit> {
     let mut by_op: OpTable<usize> = OpTable::new();
     let mut units: Vec<Unit> = Vec::new();
     for (i, (op, site)) in sites.iter().enumerate() {
@@ -44,7 +49,9 @@ pub(crate) fn units(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)]) 
             }
             support => support,
         };
-        if support == Support::Absorbed
+        // What will be folded into its contraction after training is a part of it already.
+        let folds = cx.config.keeps_batch_normalization() && folds_later(g, *op, site);
+        if (support == Support::Absorbed || folds)
             && let Some(unit) = absorber(g, *op, site, &by_op, &units)
         {
             by_op.insert(*op, unit);
@@ -104,7 +111,10 @@ pub(super) fn fix(
             _ => unsupported_reason(unit).or(never).or_else(|| unseen_reason(g, cx, target, site, unit)),
         };
     }
-    keep_tail_in_float(cx, sites, units);
+    // Where results are not quantized, nothing is quantized that no weighted operator reads.
+    if target.placement() == Placement::Regions {
+        keep_tail_in_float(cx, sites, units);
+    }
 }
 
 /// Why an operator of a model that was quantized stays in float, where the target would have it in integers.
@@ -130,7 +140,19 @@ fn absorber(g: &Graph, op: OpId, site: &Site<'_>, by_op: &OpTable<usize>, units:
     g.only_use(x)?;
     let unit = *by_op.get(producer)?;
     let own = matches!(units[unit].support, Support::Integer { params: Params::Own, .. });
-    (own && clamps_around_zero(site)).then_some(unit)
+    let is_clamp = site.row.class == Class::Clamp;
+    (own && (!is_clamp || clamps_around_zero(site))).then_some(unit)
+}
+
+/// True for a BatchNormalization that can be folded into the contraction before it.
+fn folds_later(g: &Graph, op: OpId, site: &Site<'_>) -> bool {
+    let node = g.op(op);
+    let parameters = (1..5).all(|slot| site.operand(slot).is_some_and(|o| o.konst().is_some()));
+    let maker = g.operand(op, 0).and_then(|x| g.producer(x)).map(|(op, _)| g.op(op));
+    node.is("BatchNormalization")
+        && g.results(op).into_iter().flatten().count() == 1
+        && parameters
+        && maker.is_some_and(|m| ["Conv", "ConvTranspose", "Gemm"].iter().any(|t| m.is(t)))
 }
 
 /// True if the limits of a Relu or Clip are constant and contain zero, so that an integer grid that ends
@@ -191,7 +213,7 @@ fn unseen_reason(
         // A result that may stay in float needs no grid.
         let float = unit.float_result || target.placement() == Placement::Inputs;
         let makes = if float { &[][..] } else { &unit.makes };
-        let unseen = weight || unit.reads.iter().chain(makes).any(|v| unseen(v));
+        let unseen = weight || unit.reads.iter().chain(makes).any(&unseen);
         return unseen.then(|| NOT_COVERED.into());
     }
     let v = unit.reads.iter().chain(&unit.makes).find(|v| unseen(v))?;

@@ -80,7 +80,7 @@ fn read(model: &Model, id: OpId) -> Result<Quantizer, Unsaid> {
     }
     let bits =
         bits.scalar_value().ok_or_else(|| Unsaid::Refused("its bit width differs by channel".into()))?;
-    if !(bits >= 1.0 && bits <= 32.0 && bits.fract() == 0.0) {
+    if !((1.0..=32.0).contains(&bits) && bits.fract() == 0.0) {
         return Err(Unsaid::Refused(format!("{bits} is no number of bits")));
     }
     let (signed, narrow) = (op.int("signed").unwrap_or(1) != 0, op.int("narrow").unwrap_or(0));

@@ -20,13 +20,14 @@
 use super::Work;
 use crate::calibrate::prepare;
 use crate::pass::PassError;
-use crate::plan::QuantPlan;
+use crate::plan::{QuantPlan, resolve_target};
 use crate::simulate::Rounding;
-use crate::weights::{bias, rounded};
+use crate::weights::rounded;
 use rayon::prelude::*;
 use squint_ir::affine::bias_scale;
 use squint_ir::execute::{Sample, Session};
 use squint_ir::{Graph, OpId, ValueId};
+use squint_targets::Placement;
 
 /// A contraction whose bias can be chosen.
 struct Layer {
@@ -57,10 +58,16 @@ enum Axis {
     Last,
 }
 
-/// The plan with corrected biases.
-pub(super) fn correct(work: &Work<'_>, plan: &QuantPlan) -> Result<QuantPlan, PassError> {
+/// Bytes of float results that a thread holds at a time.
+const ROOM: usize = 64 << 20;
+
+/// The plan with corrected biases; `None` if no layer can have one.
+pub(super) fn correct(work: &Work<'_>, plan: &QuantPlan) -> Result<Option<QuantPlan>, PassError> {
     let g = work.model.main();
     let layers: Vec<Layer> = plan.weights.iter().filter_map(|(op, _)| layer(g, op)).collect();
+    if layers.is_empty() {
+        return Ok(None);
+    }
     // Results of contractions first: where a result is quantized itself, it is shifted before it is rounded.
     let mut watched: Vec<ValueId> = layers.iter().map(|l| l.result).collect();
     let rest = work.observed.iter().filter(|v| plan.values.contains(**v) && !watched.contains(v));
@@ -68,34 +75,57 @@ pub(super) fn correct(work: &Work<'_>, plan: &QuantPlan) -> Result<QuantPlan, Pa
     watched.extend(rest);
 
     let float = prepare(work.model, &watched, work.executor)?;
-    let planned = rounded(work.model, plan)?;
-    let planned = prepare(&planned, &watched, work.executor)?;
+    let planned = prepare(&rounded(work.model, plan)?, &watched, work.executor)?;
     let roundings: Vec<Option<Rounding>> = watched.iter().map(|v| Rounding::of(plan, *v)).collect();
-    let sums = work.samples.par_iter().map(|sample| {
-        let mut results: Vec<Option<Vec<f32>>> = vec![None; layers.len()];
-        float.run(sample, &mut |slot, _, data| {
-            if let Some(result) = results.get_mut(slot) {
-                *result = Some(data.to_vec());
-            }
-            None
-        })?;
+    let sums = work.numbers.par_iter().map(|number| {
+        let sample = work.sample(*number)?;
         let mut sums: Vec<Option<Sums>> = vec![None; layers.len()];
-        run_shifted(planned.as_ref(), sample, &layers, &roundings, &mut results, &mut sums)?;
-        Ok::<_, PassError>(sums)
+        // As many layers at a time as fit; those behind them wait for their shifts.
+        loop {
+            let known = sums.iter().flatten().count();
+            let (mut results, all) = float_results(float.as_ref(), &sample, &sums)?;
+            run_shifted(planned.as_ref(), &sample, &layers, &roundings, &mut results, &mut sums)?;
+            if all || sums.iter().flatten().count() == known {
+                return Ok::<_, PassError>(sums);
+            }
+        }
     });
     let sums = sums.collect::<Result<Vec<_>, _>>()?;
+    let integers = resolve_target(&work.config.target)?.placement() == Placement::Regions;
     let mut out = plan.clone();
     for (i, layer) in layers.iter().enumerate() {
         let seen: Vec<&Sums> = sums.iter().filter_map(|s| s[i].as_ref()).collect();
         if seen.len() == sums.len() {
             let shift: Vec<f64> = (0..layer.channels).map(|c| certain(&seen, c)).collect();
-            add(g, &mut out, layer, &shift);
+            add(g, &mut out, layer, &shift, integers);
         }
     }
-    Ok(out)
+    Ok(Some(out))
 }
 
-/// Runs the planned graph with every result of a layer shifted towards that of the float graph.
+/// Results of the first layers that have no sums yet, as many as fit, in the float graph; and whether these are all.
+fn float_results(
+    session: &dyn Session,
+    sample: &Sample,
+    sums: &[Option<Sums>],
+) -> Result<(Vec<Option<Vec<f32>>>, bool), PassError> {
+    let mut results = vec![None; sums.len()];
+    let (mut held, mut all) = (0, true);
+    session.run(sample, &mut |slot, _, data| {
+        if sums.get(slot).is_some_and(Option::is_none) {
+            // One at least. None behind one that does not fit, since it may follow from it.
+            all &= held == 0 || held + size_of_val(data) <= ROOM;
+            if all {
+                held += size_of_val(data);
+                results[slot] = Some(data.to_vec());
+            }
+        }
+        None
+    })?;
+    Ok((results, all))
+}
+
+/// Runs the planned graph with every result of a layer shifted towards that of the float graph, as far as that is known.
 fn run_shifted(
     session: &dyn Session,
     sample: &Sample,
@@ -106,12 +136,12 @@ fn run_shifted(
 ) -> Result<(), PassError> {
     session.run(sample, &mut |slot, dims, data| {
         let shifted = layers.get(slot).and_then(|layer| {
-            let float = results[slot].take()?;
-            let inner = layer.inner(dims).filter(|_| float.len() == data.len())?;
-            let seen = layer.sums(inner, &float, data);
-            let shifted = layer.shifted(inner, data, &seen);
-            sums[slot] = Some(seen);
-            Some(shifted)
+            let inner = layer.inner(dims)?;
+            if sums[slot].is_none() {
+                let float = results[slot].take().filter(|float| float.len() == data.len())?;
+                sums[slot] = Some(layer.sums(inner, &float, data));
+            }
+            Some(layer.shifted(inner, data, sums[slot].as_ref()?))
         });
         match (&roundings[slot], shifted) {
             (Some(r), shifted) => Some(r.round(shifted.as_deref().unwrap_or(data))),
@@ -212,19 +242,22 @@ fn certain(samples: &[&Sums], c: usize) -> f64 {
 }
 
 /// Adds to the bias of a layer, which gets one if it has none.
-fn add(g: &Graph, plan: &mut QuantPlan, layer: &Layer, shift: &[f64]) {
+fn add(g: &Graph, plan: &mut QuantPlan, layer: &Layer, shift: &[f64], integers: bool) {
     let Some(input) = g.operand(layer.op, 0).and_then(|v| plan.values.get(v)).map(|p| p.params.scale) else {
         return;
     };
     let Some(w) = plan.weights.get_mut(layer.op) else { return };
-    let old = match bias(g, layer.op, w) {
-        Some(b) if b.len() == 1 => vec![b[0]; layer.channels],
-        Some(b) => b,
-        None if g.operand(layer.op, 2).is_none() => vec![0.0; layer.channels],
-        None => return,
+    let old = match (&w.bias, g.operand(layer.op, 2)) {
+        (Some(b), _) => b.to_vec(),
+        (None, None) => vec![0.0; layer.channels],
+        (None, Some(b)) => match g.konst(b) {
+            Some(b) if b.len() == 1 => vec![b.f32s()[0]; layer.channels],
+            Some(b) => b.to_f32s(),
+            None => return,
+        },
     };
     // A single number for all channels, or none: the scales are those of one number for each.
-    if w.bias_scales.is_empty() {
+    if integers && w.bias_scales.is_empty() {
         w.bias_scales = w.params.iter().map(|p| bias_scale(input, p.scale)).collect();
     }
     if old.len() == layer.channels && shift.iter().all(|s| s.is_finite()) {

@@ -95,14 +95,15 @@ fn moments(work: &Work<'_>, layers: &[Layer]) -> Result<Vec<Moments>, PassError>
         watched.iter().map(|v| (0..layers.len()).filter(|l| layers[*l].data == *v).collect()).collect();
     let session = prepare(work.model, &watched, work.executor)?;
     let most = |l: &Layer| {
-        (4 * l.patches.len).clamp(*PATCHES.start(), *PATCHES.end()).div_ceil(work.samples.len().max(1))
+        (4 * l.patches.len).clamp(*PATCHES.start(), *PATCHES.end()).div_ceil(work.numbers.len().max(1))
     };
     let mut moments: Vec<Moments> = layers.iter().map(|l| Moments::new(&l.patches)).collect();
     let at_once = rayon::current_num_threads().max(1);
-    for chunk in work.samples.chunks(at_once) {
-        let seen = chunk.par_iter().map(|sample| {
+    for chunk in work.numbers.chunks(at_once) {
+        let seen = chunk.par_iter().map(|number| {
+            let sample = work.sample(*number)?;
             let mut patches: Vec<Option<Vec<f32>>> = vec![None; layers.len()];
-            session.run(sample, &mut |slot, dims, data| {
+            session.run(&sample, &mut |slot, dims, data| {
                 for l in &readers[slot] {
                     patches[*l] = layers[*l].patches.of(dims, data, most(&layers[*l]));
                 }

@@ -106,7 +106,9 @@ impl Processor {
             0 | 1 => Kernel { call: 0.0, ..self.table.dynamic_quantize }.each(x),
             _ => self.table.dynamic_quantize.each(x) / readers as u64,
         };
-        (out > 0).then_some(quantize + product)
+        // A bias that is added behind is added by the kernel.
+        let bias = if has_bias_behind(site) { self.table.add_f32.each(out) } else { 0 };
+        (out > 0).then_some((quantize + product).saturating_sub(bias))
     }
 
     /// Cost of an LSTM in float; 0 where lengths are unknown, and for other recurrent operators.
@@ -114,6 +116,17 @@ impl Processor {
         let work = if site.op.op_type == "LSTM" { recurrent(site) } else { None };
         work.map_or(0, |work| self.table.lstm_f32.cost(work))
     }
+}
+
+/// True for a MatMul whose result is only read by an Add of a constant row.
+fn has_bias_behind(site: &Site<'_>) -> bool {
+    let g = site.graph;
+    let add = || {
+        let reader = g.only_use(g.result(site.id, 0)?)?;
+        let row = g.konst(g.operand(reader.op, 1 - reader.slot.min(1))?)?;
+        Some(g.op(reader.op).is("Add") && row.rank() == 1)
+    };
+    site.op.op_type == "MatMul" && add().unwrap_or(false)
 }
 
 /// Work of an LSTM: data `[steps, batch, inputs]`, weights `[directions, 4 hidden, inputs]`.

@@ -48,20 +48,20 @@ impl Findings<'_> {
 }
 
 /// A QuantizeLinear or DequantizeLinear with its parameters.
-struct Affine<'a> {
+pub(super) struct Affine<'a> {
     quantizes: bool,
     data: Option<ValueId>,
-    scale: Option<&'a Arc<Tensor>>,
+    pub(super) scale: Option<&'a Arc<Tensor>>,
     zero: Option<&'a Arc<Tensor>>,
     /// Element type of the integers.
     dtype: Option<DType>,
 }
 
-fn is_onnx(g: &Graph, op: OpId, op_type: &str) -> bool {
+pub(super) fn is_onnx(g: &Graph, op: OpId, op_type: &str) -> bool {
     g.op(op).is_onnx() && g.op(op).op_type == op_type
 }
 
-fn affine(g: &Graph, op: OpId) -> Option<Affine<'_>> {
+pub(super) fn affine(g: &Graph, op: OpId) -> Option<Affine<'_>> {
     let quantizes = is_onnx(g, op, "QuantizeLinear");
     if !quantizes && !is_onnx(g, op, "DequantizeLinear") {
         return None;
@@ -82,13 +82,13 @@ fn affine(g: &Graph, op: OpId) -> Option<Affine<'_>> {
 }
 
 /// The DequantizeLinear that makes an operand.
-fn dequantizer(g: &Graph, op: OpId, slot: u32) -> Option<OpId> {
+pub(super) fn dequantizer(g: &Graph, op: OpId, slot: u32) -> Option<OpId> {
     let (producer, _) = g.producer(g.operand(op, slot)?)?;
     is_onnx(g, producer, "DequantizeLinear").then_some(producer)
 }
 
 /// The QuantizeLinear before a DequantizeLinear; `None` if it reads integers of another origin.
-fn quantizer(g: &Graph, dequantizer: OpId) -> Option<OpId> {
+pub(super) fn quantizer(g: &Graph, dequantizer: OpId) -> Option<OpId> {
     let (producer, _) = g.producer(g.operand(dequantizer, 0)?)?;
     is_onnx(g, producer, "QuantizeLinear").then_some(producer)
 }
@@ -99,7 +99,7 @@ fn is_weighted(g: &Graph, op: OpId) -> bool {
 }
 
 /// True if an operand is a constant, at most behind Q and DQ.
-fn is_weight(g: &Graph, op: OpId, slot: u32) -> bool {
+pub(super) fn is_weight(g: &Graph, op: OpId, slot: u32) -> bool {
     let Some(mut v) = g.operand(op, slot) else { return false };
     for _ in 0..3 {
         if g.konst(v).is_some() {

@@ -6,6 +6,7 @@
 
 use super::super::{Miss, Rewrite, Rule};
 use super::affine::{add_bias, batch_normalization, group};
+use super::gelu::ends_gelu;
 use squint_ir::{DType, Op, OpSpec, Tensor};
 use squint_ops::kernel::strides;
 
@@ -16,7 +17,7 @@ pub(super) const RULES: &[Rule] = rules! {
         => "y = Conv|ConvTranspose|Gemm (x, w', b')", fold_batch_normalization_forward;
 
     /// `W * (k·x) + b = (k·W) * x + b`, with one `k`, or one for each input channel; a quotient likewise with
-    /// `1/k`.
+    /// `1/k`. The half at the end of a Gelu stays, as runtimes know the function by it.
     "fold-scale-forward":
         "s = Mul|Div (x, k!); y = Conv|ConvTranspose|Gemm|MatMul (s, w!, b?)"
         => "y = Conv|ConvTranspose|Gemm|MatMul (x, w', b)", fold_scale_forward;
@@ -33,6 +34,9 @@ fn fold_batch_normalization_forward(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss
 }
 
 fn fold_scale_forward(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    if ends_gelu(rw.g(), rw.v("x")) {
+        return Err("it is the half of a Gelu".into());
+    }
     let m = per_input_channel(rw, "k")?;
     let divides = rw.op("s").op_type == "Div";
     let m: Vec<f64> = if divides { m.iter().map(|k| 1.0 / k).collect() } else { m };
@@ -212,6 +216,10 @@ mod tests {
         assert_eq!(fires("fold-scale-forward", &m), "MatMul");
         let m = model("[1,4,3,4]", "[1,6,1,2]", "[6,4,3,3]", "[6]", "s = Mul (x, g) y = Conv (s, w)");
         assert!(misses("fold-scale-forward", &m).contains("another axis"));
+        let gelu = "e = Erf (x) a = Add (e, g) m = Mul (x, a) s = Mul (m, z) y = MatMul (s, w)";
+        assert!(
+            misses("fold-scale-forward", &model("[2,4]", "[2,6]", "[4,6]", "[6]", gelu)).contains("Gelu")
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::super::{Miss, Rewrite, Rule};
 use super::activations::near;
-use squint_ir::OpSpec;
+use squint_ir::{Graph, OpSpec, ValueId};
 
 pub(super) const RULES: &[Rule] = rules! {
     /// `x/2·(1 + erf(x/√2)) = Gelu(x)`, in whatever order it is multiplied.
@@ -60,6 +60,16 @@ fn replace(rw: &mut Rewrite<'_, '_>, approximate: &str) -> Result<(), Miss> {
     let spec = OpSpec::new("Gelu").name(name).operands([x]);
     rw.replace_root(if approximate == "none" { spec } else { spec.attr("approximate", approximate) });
     Ok(())
+}
+
+/// True for `x·(1 + erf(…))` and `x·(1 + tanh(…))`: all of a Gelu but the half.
+pub(super) fn ends_gelu(g: &Graph, v: ValueId) -> bool {
+    let made_by =
+        |v: ValueId, op_type: &str| g.producer(v).map(|(op, _)| op).filter(|op| g.op(*op).is(op_type));
+    let operands = |op| g.operands(op).into_iter().flatten();
+    let curve = |v: ValueId| made_by(v, "Erf").or(made_by(v, "Tanh")).is_some();
+    let sum = |v: ValueId| made_by(v, "Add").is_some_and(|add| operands(add).any(curve));
+    made_by(v, "Mul").is_some_and(|product| operands(product).any(sum))
 }
 
 #[cfg(test)]

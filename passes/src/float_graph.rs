@@ -1,0 +1,236 @@
+//! The float graph as stages run it: one session for all of them, and the outputs of samples that plans are compared
+//! on later, kept when the sample is run for another purpose.
+
+use crate::calibrate::prepare;
+use crate::pass::PassError;
+use crate::{refine, repair};
+use squint_ir::execute::{Execute, ExecuteError, Observer, Sample, Samples, Session};
+use squint_ir::{Graph, Model, Tensor, ValueId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+/// The float graph with observed values exposed.
+pub(crate) struct FloatGraph<'e> {
+    session: Box<dyn Session + 'e>,
+    taps: Taps,
+    /// Samples whose outputs are kept.
+    keep: BTreeSet<usize>,
+    kept: Mutex<BTreeMap<usize, Reference>>,
+}
+
+/// What the float graph makes of a sample. Clones share the elements.
+#[derive(Clone)]
+pub(crate) struct Reference {
+    /// The outputs.
+    pub(crate) outputs: Vec<Tensor>,
+    /// What is compared in their place, see [`Taps`].
+    pub(crate) tapped: Vec<Tensor>,
+}
+
+impl<'e> FloatGraph<'e> {
+    /// Makes the graph ready to run.
+    ///
+    /// # Errors
+    /// If the executor refuses it.
+    pub(crate) fn new(
+        model: &Model,
+        observed: &[ValueId],
+        executor: &'e dyn Execute,
+    ) -> Result<FloatGraph<'e>, PassError> {
+        Ok(FloatGraph::of(prepare(model, observed, executor)?, model, observed))
+    }
+
+    /// The same with a session that is there already.
+    pub(crate) fn of(session: Box<dyn Session + 'e>, model: &Model, observed: &[ValueId]) -> FloatGraph<'e> {
+        let taps = Taps::new(model.main(), observed);
+        FloatGraph { session, taps, keep: BTreeSet::new(), kept: Mutex::default() }
+    }
+
+    /// Keeps the outputs of those of `n` samples, whose observed values have these dimensions, that later stages
+    /// compare plans on.
+    pub(crate) fn keep_for_trials<'d>(
+        &mut self,
+        n: usize,
+        dims: impl Iterator<Item = &'d Vec<usize>> + Clone,
+    ) {
+        self.keep.extend(refine::tried_on(n, dims.clone()));
+        self.keep.extend(repair::Split::new(n, dims).held_back);
+    }
+
+    /// Keeps the outputs of a sample from now on.
+    pub(crate) fn keep(&mut self, numbers: &[usize]) {
+        self.keep.extend(numbers);
+    }
+
+    /// Runs the sample of this number, as [`Session::run`] does; the observer changes nothing.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub(crate) fn run(
+        &self,
+        number: usize,
+        sample: &Sample,
+        observe: &mut dyn FnMut(usize, &[usize], &[f32]),
+    ) -> Result<(), ExecuteError> {
+        if !self.keep.contains(&number) {
+            return self
+                .session
+                .run(sample, &mut |slot, dims, data| {
+                    observe(slot, dims, data);
+                    None
+                })
+                .map(drop);
+        }
+        let reference = self.taps.run(self.session.as_ref(), sample, &mut |slot, dims, data| {
+            observe(slot, dims, data);
+            None
+        })?;
+        self.kept().insert(number, reference);
+        Ok(())
+    }
+
+    /// What the graph makes of the sample of a number, which is run unless it was kept.
+    ///
+    /// # Errors
+    /// If the sample cannot be read or run.
+    pub(crate) fn reference(&self, number: usize, samples: &dyn Samples) -> Result<Reference, PassError> {
+        if let Some(known) = self.kept().get(&number) {
+            return Ok(known.clone());
+        }
+        let sample = samples.get(number).map_err(PassError::Data)?;
+        let reference = self.taps.run(self.session.as_ref(), &sample, &mut |_, _, _| None)?;
+        if self.keep.contains(&number) {
+            self.kept().insert(number, reference.clone());
+        }
+        Ok(reference)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Reference>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session, to run samples that have no number.
+    pub(crate) fn session(&self) -> &dyn Session {
+        self.session.as_ref()
+    }
+
+    /// Where outputs are compared.
+    pub(crate) fn taps(&self) -> &Taps {
+        &self.taps
+    }
+}
+
+/// Of each output the position of the observed value that it follows from by a function that saturates, if there is
+/// one: where that saturates it hides errors, so plans are compared before it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Taps(Vec<Option<usize>>);
+
+impl Taps {
+    pub(crate) fn new(g: &Graph, observed: &[ValueId]) -> Taps {
+        Taps(g.outputs.iter().map(|v| tap(g, *v, observed)).collect())
+    }
+
+    /// Number of outputs.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Runs a sample, with what the observer puts in the place of values, and returns what is compared, too.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub(crate) fn run(
+        &self,
+        session: &dyn Session,
+        sample: &Sample,
+        observe: &mut Observer<'_>,
+    ) -> Result<Reference, ExecuteError> {
+        let mut seen: Vec<Option<Tensor>> = vec![None; self.0.len()];
+        let outputs = session.run(sample, &mut |slot, dims, data| {
+            let replaced = observe(slot, dims, data);
+            for (tap, seen) in self.0.iter().zip(&mut seen) {
+                if *tap == Some(slot) {
+                    *seen = Some(Tensor::from_f32(dims, replaced.as_deref().unwrap_or(data)));
+                }
+            }
+            replaced
+        })?;
+        let tapped = seen.into_iter().zip(&outputs);
+        let tapped = tapped.map(|(seen, output)| seen.unwrap_or_else(|| output.clone())).collect();
+        Ok(Reference { outputs, tapped })
+    }
+}
+
+/// The slot of the observed value from which an output follows by a function that saturates.
+fn tap(g: &Graph, output: ValueId, observed: &[ValueId]) -> Option<usize> {
+    let (op, _) = g.producer(output)?;
+    let saturates = ["Softmax", "Sigmoid", "LogSoftmax"].iter().any(|t| g.op(op).is(t));
+    let before = g.operand(op, 0).filter(|_| saturates)?;
+    observed.iter().position(|v| *v == before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use squint_ir::OpSpec;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// `y = Softmax (logits)`, `logits = Relu (x)`: shows the logits, and gives what is put in their place.
+    struct Counted<'c>(&'c AtomicUsize);
+
+    impl Session for Counted<'_> {
+        fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let (dims, x) = (sample[0].1.dims(), sample[0].1.to_f32s());
+            let logits = observe(0, dims, &x).unwrap_or(x);
+            Ok(vec![Tensor::from_f32(dims, &logits.iter().map(|x| x.min(1.0)).collect::<Vec<_>>())])
+        }
+    }
+
+    struct Numbers;
+
+    impl Samples for Numbers {
+        fn len(&self) -> usize {
+            4
+        }
+
+        fn get(&self, index: usize) -> Result<Sample, String> {
+            Ok(vec![("x".into(), Tensor::from_f32(&[1], &[index as f32]))])
+        }
+    }
+
+    #[test]
+    fn outputs_are_kept_with_what_is_compared_in_their_place() {
+        let mut model = Model::new("g", 17);
+        let g = model.main_mut();
+        let x = g.add_value("x", None);
+        let logits = g.emit(OpSpec::new("Relu").operands([x]), "logits", None);
+        let y = g.emit(OpSpec::new("Softmax").operands([logits]), "y", None);
+        (g.inputs, g.outputs) = (vec![x], vec![y]);
+        let runs = AtomicUsize::new(0);
+        let mut float = FloatGraph::of(Box::new(Counted(&runs)), &model, &[logits]);
+        assert_eq!(*float.taps(), Taps(vec![Some(0)]));
+        float.keep(&[3]);
+        let mut seen = vec![];
+        for i in [2, 3] {
+            let sample = Numbers.get(i).unwrap();
+            float.run(i, &sample, &mut |_, _, data| seen.extend_from_slice(data)).unwrap();
+        }
+        assert_eq!(seen, [2.0, 3.0]);
+        let reference = float.reference(3, &Numbers).unwrap();
+        assert_eq!(runs.load(Ordering::Relaxed), 2, "it was kept");
+        assert_eq!((reference.outputs[0].to_f32s(), reference.tapped[0].to_f32s()), (vec![1.0], vec![3.0]));
+        float.reference(2, &Numbers).unwrap();
+        assert_eq!(runs.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn only_functions_that_saturate_are_looked_behind() {
+        let mut model = Model::new("g", 17);
+        let g = model.main_mut();
+        let x = g.add_value("x", None);
+        let y = g.emit(OpSpec::new("Relu").operands([x]), "y", None);
+        (g.inputs, g.outputs) = (vec![x], vec![y]);
+        assert_eq!(Taps::new(g, &[x, y]), Taps(vec![None]));
+    }
+}
