@@ -58,10 +58,10 @@ fn weights_have_the_same_integers_there_and_back() {
     assert!(!after.is_empty() && after.iter().all(|t| before.contains(t)));
     // The other form of operators holds the same, and says the same.
     let (other, found) = to(&first, "cpu-vnni", OperatorFormat::Qoperator);
-    assert_eq!(weights(&other), before);
+    assert!(weights(&other) == before, "{} weights instead of {}", weights(&other).len(), before.len());
     assert_eq!((found.kept.values, found.kept.weights), (found.kept.of_values, found.kept.of_weights));
     let (again, _) = to(&other, "cpu-vnni", OperatorFormat::Qdq);
-    assert_eq!(weights(&again), before);
+    assert!(weights(&again) == before);
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Door {
             let others = if rest.is_empty() { String::new() } else { format!(" and {} others", rest.len()) };
             talk.say(format_args!(
                 "warning: `{first}`{others} would run in integers on this target, but {origin} does not say how a \
-                 value there is quantized: float"
+                 weight or value there is quantized: float"
             ));
         }
         match self.summary {

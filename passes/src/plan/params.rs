@@ -116,7 +116,8 @@ impl Planner<'_, '_> {
             }
         }
         for v in unit.makes.iter().filter(|_| !inputs_only) {
-            if unit.float_result && !self.read_in_integers.contains(*v) {
+            let given = self.cx.config.faithful && self.frozen(*v).is_some_and(|f| f.inherited.is_none());
+            if unit.float_result && !given && !self.read_in_integers.contains(*v) {
                 continue;
             }
             let given = islands::given(self.model.main(), *v, format);

@@ -108,7 +108,7 @@ pub(super) fn fix(
                 let no_kernel = dynamic::kernel(target, site).err().map(str::to_owned);
                 Some(no_kernel.or(never).unwrap_or_else(|| "float is faster here".into()))
             }
-            _ => unsupported_reason(unit).or(never).or_else(|| unseen_reason(g, cx, target, unit)),
+            _ => unsupported_reason(unit).or(never).or_else(|| unseen_reason(g, cx, target, site, unit)),
         };
     }
     // Where results are not quantized, nothing is quantized that no weighted operator reads.
@@ -118,7 +118,7 @@ pub(super) fn fix(
 }
 
 /// Why an operator of a model that was quantized stays in float, where the target would have it in integers.
-pub(crate) const NOT_COVERED: &str = "a value that it reads or makes was not quantized";
+pub(crate) const NOT_COVERED: &str = "its weight, or a value that it reads or makes, was not quantized";
 
 fn leaves_float(g: &Graph, op: OpId, support: &Support) -> bool {
     let Support::Integer { float_result, .. } = support else { return false };
@@ -199,13 +199,22 @@ fn never_reason(g: &Graph, cx: &PassCx<'_>, op: OpId, site: &Site<'_>, unit: &Un
 }
 
 /// Why the range of an activation is not known.
-fn unseen_reason(g: &Graph, cx: &PassCx<'_>, target: &dyn Target, unit: &Unit) -> Option<String> {
+fn unseen_reason(
+    g: &Graph,
+    cx: &PassCx<'_>,
+    target: &dyn Target,
+    site: &Site<'_>,
+    unit: &Unit,
+) -> Option<String> {
     let unseen = |v: &ValueId| cx.statistics.sketch(*v).is_none_or(|s| s.n_finite() == 0);
-    if cx.frozen.is_some() {
+    if let Some(frozen) = &cx.frozen {
+        // Nor is a weight rounded that was not.
+        let weight = site.weight().is_some_and(|(_, w, _)| !frozen.weights.contains(w.value));
         // A result that may stay in float needs no grid.
         let float = unit.float_result || target.placement() == Placement::Inputs;
         let makes = if float { &[][..] } else { &unit.makes };
-        return unit.reads.iter().chain(makes).any(&unseen).then(|| NOT_COVERED.into());
+        let unseen = weight || unit.reads.iter().chain(makes).any(&unseen);
+        return unseen.then(|| NOT_COVERED.into());
     }
     let v = unit.reads.iter().chain(&unit.makes).find(|v| unseen(v))?;
     Some(format!("calibration saw no finite element of `{}`", g.value(*v).name()))
