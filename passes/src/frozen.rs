@@ -207,7 +207,8 @@ impl FrozenWeight {
             (false, _) => -128 - lowest,
         };
         let code = |k: &i16| i8::try_from((i32::from(*k) + zero_point).min(127)).ok();
-        let fits = highest + zero_point <= 128;
+        // One that is not there is made the next where zero stays zero, and counted as [`FrozenWeight::saturated`].
+        let fits = highest + zero_point <= if zero_point == 0 { 128 } else { 127 };
         Some((self.levels.iter().map(code).collect::<Option<_>>().filter(|_| fits)?, zero_point))
     }
 

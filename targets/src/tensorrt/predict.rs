@@ -25,7 +25,10 @@ pub(crate) fn predict(subject: &Subject<'_>) -> Prediction {
     // Weighted operators first: what is in their kernels is in no other.
     let (weighted, others): (Vec<OpId>, Vec<OpId>) = order.iter().partition(|op| is_weighted(g.op(**op)));
     weighted.into_iter().for_each(|op| p.weighted(op));
-    others.into_iter().for_each(|op| p.other(op));
+    // Quantizers last: they convert if no kernel took them.
+    let (quantizers, others): (Vec<OpId>, Vec<OpId>) =
+        others.into_iter().partition(|op| affine(g, *op).is_some());
+    others.into_iter().chain(quantizers).for_each(|op| p.other(op));
     let mut prediction = Prediction::default();
     for op in order {
         let runs = p.runs.get(op).cloned().unwrap_or(Runs::Plain);
