@@ -1,19 +1,18 @@
 //! What observing costs: the time of a sample with the observed values sketched, over that of the same sample
-//! merely run, by the same executor.
+//! merely run, by the same executor: the embedded one, and ONNX Runtime where it is found.
 //!
 //! `cargo bench -p squint --bench observing -- MODEL.onnx [DATA]`; without arguments, the quick-start model.
 
-use squint::ir::ValueId;
 use squint::ir::execute::{Execute, Session};
 use squint::passes::calibration::Sketch;
 use squint::passes::pipeline::pass_named;
-use squint::{Config, DataOptions, Dataset, Hooks, Sample, Samples, Tract};
+use squint::{Config, DataOptions, Dataset, Hooks, OnnxRuntime, Sample, Samples, Tract};
 use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 25;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let given: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
@@ -30,28 +29,36 @@ fn main() -> Result<(), Box<dyn Error>> {
         pass_named(pass).ok_or("no such pass")?.run(&mut model, &mut cx)?;
     }
     let sample = data.get(0)?;
-    let plain = Tract.prepare(&model, &[])?;
-    let observing = Tract.prepare(&model, &cx.observed)?;
-    let (mut bare, mut sketched) = (Duration::MAX, Duration::MAX);
-    // In turns, so that other load on the machine falls on both.
-    for _ in 0..ROUNDS {
-        bare = bare.min(time(plain.as_ref(), &[], &sample)?);
-        sketched = sketched.min(time(observing.as_ref(), &cx.observed, &sample)?);
+    let mut executors: Vec<Box<dyn Execute>> = vec![Box::new(Tract)];
+    if let Ok(library) = squint::find_onnxruntime(None) {
+        executors.push(Box::new(OnnxRuntime::load(&library)?));
     }
-    let overhead = 100.0 * (sketched.as_secs_f64() / bare.as_secs_f64() - 1.0);
-    writeln!(
-        io::stdout().lock(),
-        "{}: run {:.2} ms, observed at {} values {:.2} ms, {overhead:+.1} % (best of {ROUNDS})",
-        model_path.display(),
-        bare.as_secs_f64() * 1e3,
-        cx.observed.len(),
-        sketched.as_secs_f64() * 1e3,
-    )?;
+    for executor in &executors {
+        let plain = executor.prepare(&model, &[])?;
+        let observing = executor.prepare(&model, &cx.observed)?;
+        let mut sketches = vec![Sketch::new(); cx.observed.len()];
+        let (mut bare, mut sketched) = (Duration::MAX, Duration::MAX);
+        // In turns, so that other load on the machine falls on both.
+        for _ in 0..ROUNDS {
+            bare = bare.min(time(plain.as_ref(), &mut [], &sample)?);
+            sketched = sketched.min(time(observing.as_ref(), &mut sketches, &sample)?);
+        }
+        let overhead = 100.0 * (sketched.as_secs_f64() / bare.as_secs_f64() - 1.0);
+        writeln!(
+            io::stdout().lock(),
+            "{}, {}: run {:.2} ms, observed at {} values {:.2} ms, {overhead:+.1} % (best of {ROUNDS})",
+            model_path.display(),
+            executor.name(),
+            bare.as_secs_f64() * 1e3,
+            cx.observed.len(),
+            sketched.as_secs_f64() * 1e3,
+        )?;
+    }
     Ok(())
 }
 
-fn time(session: &dyn Session, observed: &[ValueId], sample: &Sample) -> Result<Duration, Box<dyn Error>> {
-    let mut sketches = vec![Sketch::new(); observed.len()];
+/// Of one run. Sketches are those of the rounds before, as in calibration.
+fn time(session: &dyn Session, sketches: &mut [Sketch], sample: &Sample) -> Result<Duration, Box<dyn Error>> {
     let start = Instant::now();
     session.run(sample, &mut |slot, _, data| {
         sketches[slot].observe(data);

@@ -51,16 +51,21 @@ fn whole() -> Recording {
     measure(1, None, &CalibrateOptions::default()).unwrap()
 }
 
+/// The channels of some values, too.
+fn by_channel() -> CalibrateOptions {
+    CalibrateOptions { channels: vec!["*".into()], ..CalibrateOptions::default() }
+}
+
 #[test]
 fn threads_and_shards_in_any_order_give_the_same_bytes() {
-    let expected = to_bytes(&whole());
+    let expected = to_bytes(&measure(1, None, &by_channel()).unwrap());
     for threads in [2, 4] {
-        assert_eq!(to_bytes(&measure(threads, None, &CalibrateOptions::default()).unwrap()), expected);
+        assert_eq!(to_bytes(&measure(threads, None, &by_channel()).unwrap()), expected);
     }
-    for count in [3, 7] {
+    for count in [1, 3, 7] {
         let part = |index| {
             let shard = Shard { index, count };
-            measure(2, None, &CalibrateOptions { shard, ..CalibrateOptions::default() }).unwrap()
+            measure(2, None, &CalibrateOptions { shard, ..by_channel() }).unwrap()
         };
         let mut parts: Vec<Recording> = (0..count).rev().map(part).collect();
         parts.swap(0, count / 2);
@@ -69,10 +74,61 @@ fn threads_and_shards_in_any_order_give_the_same_bytes() {
             merged.merge(p).unwrap();
         }
         assert_eq!(to_bytes(&merged), expected, "{count} shards");
+        assert_eq!(to_bytes(&read_back(&merged)), expected);
+        if parts.is_empty() {
+            continue;
+        }
         assert_eq!(
             merged.merge(&parts[0]).unwrap_err(),
             format!("sample {} is in both", parts[0].tally.done().first().unwrap())
         );
+    }
+}
+
+/// What a file of it holds.
+fn read_back(recording: &Recording) -> Recording {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("r.stats");
+    squint::stats::write(recording, &path).unwrap();
+    read(&path).unwrap()
+}
+
+/// Whoever comes first, and whichever samples a part has: what is merged is the same. (Merging sketches of the same
+/// samples in another order is tested beside the sketch.)
+#[test]
+fn the_order_of_samples_leaves_no_trace() {
+    let model = squint::load(&quickstart("digits.onnx")).unwrap();
+    let path = quickstart("calibration.npz").to_str().unwrap().to_owned();
+    let data = || {
+        let options = DataOptions { samples: Some(SAMPLES), ..DataOptions::new([path.clone()]) };
+        Dataset::open(&model, &options).unwrap()
+    };
+    let calibrated = |samples: &dyn Samples| {
+        let about = DataRecord { source: "digits".into(), preprocessing: "none".into(), total: SAMPLES };
+        let config = Config::new("cpu-vnni");
+        let recording =
+            calibrate(&mut model.clone(), &Tract, samples, about, &by_channel(), &config, &Hooks::default());
+        recording.unwrap().tally
+    };
+    let (forward, shuffled) = (calibrated(&data()), calibrated(&Shuffled(data())));
+    assert_eq!(forward.hash(), shuffled.hash());
+    for (a, b) in forward.values().iter().zip(shuffled.values()) {
+        assert_eq!(a.sketch.to_bytes(), b.sketch.to_bytes());
+        assert_eq!(a.channels, b.channels);
+    }
+}
+
+/// Samples in another order.
+struct Shuffled(Dataset);
+
+impl Samples for Shuffled {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn get(&self, index: usize) -> Result<Sample, String> {
+        // 5 and 12 have no common factor.
+        self.0.get((index * 5 + 3) % SAMPLES)
     }
 }
 
@@ -270,4 +326,133 @@ fn statistics_of_another_graph_are_refused() {
     assert!(why.contains("measured on another graph") && why.contains("operator 1 is `"), "{why}");
     let refused = squint(&dir, "explain digits.onnx --stats calibration.npz");
     assert!(said(&refused).contains("it is no safetensors file"), "{}", said(&refused));
+}
+
+#[test]
+fn channels_are_measured_where_asked_and_shown() {
+    let dir = workplace();
+    let data = "--data calibration.npz --samples 5";
+    let refused = squint(&dir, &format!("calibrate digits.onnx {data} --per-channel none -o c.stats"));
+    assert!(said(&refused).contains("`none` fits no value that is measured"), "{}", said(&refused));
+    squint(&dir, &format!("calibrate digits.onnx {data} -o plain.stats"));
+    for i in 0..2 {
+        squint(&dir, &format!("calibrate digits.onnx {data} --per-channel * --shard {i}/2 -o {i}.stats"));
+    }
+    squint(&dir, "stats merge 1.stats 0.stats -o merged.stats");
+    squint(&dir, &format!("calibrate digits.onnx {data} --per-channel * -o one.stats"));
+    let bytes = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    assert_eq!(bytes("merged.stats"), bytes("one.stats"));
+    let refused = squint(&dir, "stats merge 0.stats plain.stats -o m.stats");
+    assert!(said(&refused).contains("only one of them has the channels of"), "{}", said(&refused));
+
+    let shown = |words: &str| String::from_utf8(squint(&dir, words).stdout).unwrap();
+    let lines = shown("stats show one.stats --per-channel").lines().count();
+    assert!(lines > 20 + shown("stats show one.stats").lines().count());
+    let report: serde_json::Value =
+        serde_json::from_str(&shown("stats show one.stats --per-channel --format json")).unwrap();
+    for value in report["values"].as_array().unwrap() {
+        let channels = value["channels"]["of"].as_array().unwrap();
+        let axis = value["channels"]["axis"].as_u64().unwrap() as usize;
+        assert_eq!(channels.len() as u64, value["dims"][axis].as_u64().unwrap(), "{}", value["name"]);
+        // Each element is counted in one channel.
+        let sum = |key: &str| channels.iter().map(|c| c[key].as_u64().unwrap()).sum::<u64>();
+        assert_eq!(
+            (sum("finite"), sum("zeros")),
+            (value["finite"].as_u64().unwrap(), value["zeros"].as_u64().unwrap())
+        );
+        let greatest = channels.iter().filter_map(|c| c["max"].as_f64()).fold(f64::MIN, f64::max);
+        assert_eq!(Some(greatest), value["max"].as_f64());
+    }
+    let note = squint(&dir, "stats show plain.stats --per-channel");
+    assert!(said(&note).starts_with("note: no channels"), "{}", said(&note));
+    // What is quantized does not depend on it.
+    squint(&dir, "quantize digits.onnx --stats one.stats -o a.onnx");
+    squint(&dir, "quantize digits.onnx --stats plain.stats -o b.onnx");
+    assert_eq!(bytes("a.onnx"), bytes("b.onnx"));
+}
+
+#[test]
+fn texts_are_calibration_data_with_a_tokenizer() {
+    let dir = TempDir::new().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    // A vocabulary of three words; each is a row of the embedding.
+    write(
+        "tokenizer.json",
+        r#"{"pre_tokenizer": {"type": "Whitespace"}, "model": {"type": "WordLevel", "unk_token": "?",
+            "vocab": {"?": 0, "red": 1, "green": 2, "[PAD]": 3}}}"#,
+    );
+    let model = |length: &str| {
+        format!(
+            "<ir_version: 8, opset_import: [\"\" : 17]> g (int64[N,{length}] input_ids, int64[N,{length}] attention_mask) \
+             => (float[N,{length},2] y) <float[4,2] e = {{0, 0, 1, 10, 2, 20, 3, 30}}, float[2,2] w = {{1, 2, 3, 4}}, int64[1] a = {{-1}}> \
+             {{ h = Gather (e, input_ids) m = Cast <to = 1> (attention_mask) u = Unsqueeze (m, a) p = Mul (h, u) y = MatMul (p, w) }}"
+        )
+    };
+    write("m.onnxtxt", &model("S"));
+    write("fixed.onnxtxt", &model("3"));
+    write("t.txt", "red red red red\n\nblue\r\nred green\n");
+    write("t.jsonl", "{\"text\": \"red green\"}\n{\"text\": \"blue\", \"label\": 1}\n");
+    // Tokens of the first text.
+    let tokens = |words: &str| {
+        let done = squint(&dir, &format!("calibrate {words} --tokenizer tokenizer.json -o s.stats"));
+        assert!(done.status.success(), "{}", said(&done));
+        let shown = squint(&dir, "stats show s.stats --format json").stdout;
+        let report: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+        report["values"][0]["dims"][1].as_u64()
+    };
+    assert_eq!(tokens("m.onnxtxt --data t.txt"), Some(4));
+    assert_eq!(tokens("m.onnxtxt --data t.txt --max-length 3"), Some(3));
+    assert_eq!(tokens("fixed.onnxtxt --data t.txt"), Some(3));
+    assert_eq!(tokens("m.onnxtxt --data t.jsonl"), Some(2));
+    assert_eq!(tokens("fixed.onnxtxt --data t.jsonl"), Some(3));
+    let done = squint(&dir, "calibrate m.onnxtxt --data t.txt --tokenizer tokenizer.json -o m.stats");
+    assert!(said(&done).contains("on 3 of 3 samples"), "{}", said(&done));
+    let shown = String::from_utf8(squint(&dir, "stats show m.stats").stdout).unwrap();
+    assert!(shown.contains("input_ids, attention_mask: --tokenizer tokenizer.json (WordLevel)"), "{shown}");
+
+    let refused = |words: &str| said(&squint(&dir, &format!("calibrate m.onnxtxt -o n.stats {words}")));
+    assert!(refused("--data t.jsonl").contains("--tokenizer tokenizer.json"));
+    assert!(refused("--data t.txt --tokenizer none.json").contains("tokenizer `none.json` cannot be read"));
+    write("bad.jsonl", "{\"text\": \"red\"}\n{\"txt\": 1}\n");
+    let why = refused("--data bad.jsonl --tokenizer tokenizer.json");
+    assert!(why.contains("`bad.jsonl` line 2 has no field `text`"), "{why}");
+    write("empty.txt", "\n \n");
+    assert!(refused("--data empty.txt --tokenizer tokenizer.json").contains("`empty.txt` holds no text"));
+    write(
+        "odd.json",
+        r#"{"model": {"type": "WordLevel", "vocab": {}}, "normalizer": {"type": "Precompiled"}}"#,
+    );
+    let why = refused("--data t.txt --tokenizer odd.json");
+    assert!(why.contains("its normalizer `Precompiled` is not supported"), "{why}");
+    assert!(refused("--data x.npz --max-length 4").contains("--tokenizer"));
+}
+
+#[test]
+fn methods_of_weights_and_constraints_reach_the_model() {
+    let dir = workplace();
+    squint(&dir, "calibrate digits.onnx --data calibration.npz -o d.stats");
+    let made = |flags: &str| {
+        let done = squint(&dir, &format!("quantize digits.onnx --stats d.stats -o q.onnx {flags}"));
+        assert!(done.status.success(), "{}", said(&done));
+        std::fs::read(dir.path().join("q.onnx")).unwrap()
+    };
+    let plain = made("");
+    for flags in [
+        "--weight-method entropy",
+        "--weight-method lp:2.4",
+        "--weight-method mse",
+        "--weight-method auto",
+        "--weight-method percentile:99",
+        "--narrow-range",
+        "--power-of-two",
+        "--min-range 64",
+    ] {
+        let bytes = made(flags);
+        assert_ne!(bytes, plain, "{flags}");
+        // The recipe in the model makes it again.
+        std::fs::write(dir.path().join("first.onnx"), &bytes).unwrap();
+        assert_eq!(made("--config first.onnx"), bytes, "{flags}");
+    }
+    let refused = squint(&dir, "quantize digits.onnx --stats d.stats -o q.onnx --weight-method mean-minmax");
+    assert!(said(&refused).contains("is over samples"), "{}", said(&refused));
 }

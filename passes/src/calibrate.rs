@@ -5,8 +5,10 @@
 //! thread ran which sample. A thread holds one sample at a time. For a checkpoint the threads come together
 //! after the samples that they are on, and begin again.
 
+mod axis;
 mod tally;
 
+pub(crate) use axis::channel_axes;
 pub use tally::{DataHash, First, Seen, Tally};
 
 use crate::config::{Config, OperatorFormat};
@@ -72,7 +74,7 @@ pub(crate) fn calibrate(
     let each = config.method.depends_on_order();
     let mut tally = begun.unwrap_or_else(|| Tally::new(observed.len(), each));
     let indices: Vec<usize> = (0..samples.len()).filter(|i| !tally.done().contains(i)).collect();
-    let run = Run { float, samples, threads: threads(config), progress, hash: false, each };
+    let run = Run { float, samples, threads: threads(config), progress, hash: false };
     run.take(&indices, &mut tally, None)?;
     Ok(tally.statistics(model, observed))
 }
@@ -95,8 +97,6 @@ pub(crate) struct Run<'a> {
     pub(crate) progress: &'a dyn Progress,
     /// Whether samples are hashed, too.
     pub(crate) hash: bool,
-    /// Whether extremes of each sample are kept.
-    pub(crate) each: bool,
 }
 
 /// What is done with unfinished work, so that it is not lost.
@@ -124,8 +124,13 @@ impl Run<'_> {
         let mut rest = indices;
         while !rest.is_empty() {
             let deadline = checkpoint.as_ref().and_then(|c| Instant::now().checked_add(c.every));
-            let values = tally.values().len();
-            let work = Work { run: self, values, indices: rest, deadline, shared: Shared::default() };
+            let work = Work {
+                run: self,
+                empty: tally.emptied(),
+                indices: rest,
+                deadline,
+                shared: Shared::default(),
+            };
             let before = indices.len() - rest.len();
             let parts = work.run(self.threads.min(rest.len()), before, indices.len());
             if let Some((_, e)) = into_inner(work.shared.failure) {
@@ -149,8 +154,8 @@ impl Run<'_> {
 /// Samples up to the next checkpoint.
 struct Work<'a> {
     run: &'a Run<'a>,
-    /// Number of observed values.
-    values: usize,
+    /// What a thread begins with.
+    empty: Tally,
     indices: &'a [usize],
     deadline: Option<Instant>,
     shared: Shared,
@@ -181,7 +186,7 @@ impl Work<'_> {
     }
 
     fn take_all(&self, parts: &Mutex<Vec<Tally>>, before: usize, total: usize) {
-        let mut tally = Tally::new(self.values, self.run.each);
+        let mut tally = self.empty.emptied();
         // One sample at least, so that every round makes progress.
         while !self.shared.stop.load(Ordering::Relaxed)
             && (tally.done().is_empty() || self.deadline.is_none_or(|d| Instant::now() < d))

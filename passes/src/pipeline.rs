@@ -323,11 +323,12 @@ pub fn record(
     run(OPTIMIZE, model, &mut cx, hooks)?;
     run(OBSERVE, model, &mut cx, hooks)?;
     let g = model.main();
+    let axes = calibrate::channel_axes(g, &cx.observed, part.channels)?;
     let mut recording = Recording {
         graph: Fingerprint::of(model).map_err(|c| PassError::Model(c.to_string()))?,
         data: part.data,
         names: cx.observed.iter().map(|v| g.value(*v).name().to_owned()).collect(),
-        tally: calibrate::Tally::new(cx.observed.len(), part.each),
+        tally: calibrate::Tally::new(cx.observed.len(), part.each).by_channel(&axes),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     if let Some(begun) = part.begun {
@@ -339,14 +340,7 @@ pub fn record(
     let left: Vec<usize> = part.indices.iter().copied().filter(|i| !done.contains(i)).collect();
     hooks.progress.pass(calibrate::NAME);
     let (float, threads) = (FloatGraph::new(model, &cx.observed, executor)?, calibrate::threads(config));
-    let run = calibrate::Run {
-        float: &float,
-        samples,
-        threads,
-        progress: hooks.progress,
-        hash: true,
-        each: part.each,
-    };
+    let run = calibrate::Run { float: &float, samples, threads, progress: hooks.progress, hash: true };
     let mut tally = recording.tally.clone();
     let mut save = |tally: &calibrate::Tally| {
         recording.tally = tally.clone();
@@ -366,6 +360,8 @@ pub struct Part<'a> {
     pub indices: Vec<usize>,
     /// Whether the extremes of each sample are kept, for methods that depend on the order of samples.
     pub each: bool,
+    /// Names of values, with `*` for any characters, whose channels are told apart.
+    pub channels: &'a [String],
     /// What an earlier run got done: its samples are not run again.
     pub begun: Option<&'a Recording>,
     /// Time between checkpoints; `None` for no checkpoints.

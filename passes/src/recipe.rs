@@ -42,6 +42,9 @@ pub(crate) fn recipe<'a>(config: &Config, decided: impl Iterator<Item = (&'a str
     if config.constraints.power_of_two {
         line("power-of-two", "true".into());
     }
+    if config.constraints.narrow_range {
+        line("narrow-range", "true".into());
+    }
     if config.constraints.min_range > 0.0 {
         line("min-range", config.constraints.min_range.to_string());
     }
@@ -102,20 +105,19 @@ pub(crate) fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::calibration::Method;
-    use crate::calibration::weights::WeightMethod;
 
     #[test]
     fn only_what_differs_is_said() {
         let mut config = Config::new("cpu-vnni");
         assert_eq!(recipe(&config, std::iter::empty()), "target = \"cpu-vnni\"\n");
         config.method = Method::Percentile(99.9);
-        config.weight_method = WeightMethod::Mse;
+        config.weight_method = Method::Lp(2.4);
         config.constraints.power_of_two = true;
         config.keep_float = vec!["a\\b\"".into()];
         config.overrides = vec!["conv1: range=-1..3".parse().unwrap()];
         config.samples = Some(32);
         (config.effort, config.equalize, config.min_sqnr) = (2, false, f64::NEG_INFINITY);
-        let expected = "target = \"cpu-vnni\"\nmethod = \"percentile:99.9\"\nweight-method = \"mse\"\n\
+        let expected = "target = \"cpu-vnni\"\nmethod = \"percentile:99.9\"\nweight-method = \"lp:2.4\"\n\
                         effort = 2\nno-equalize = true\nmin-sqnr = -inf\npower-of-two = true\nsamples = 32\nkeep-float = [\"a\\\\b\\\"\"]\n\
                         override = [\"tensor=x: float\", \"tensor=y: dynamic\", \"conv1: range=-1..3\"]\n";
         assert_eq!(recipe(&config, [("x", false), ("y", true)].into_iter()), expected);

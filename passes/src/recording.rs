@@ -1,7 +1,7 @@
 //! Statistics by name, detached from the graph they were measured on, with all that tells whether they fit
 //! another run: the identity of the graph, of the data, and which samples they cover.
 
-use crate::calibrate::Tally;
+use crate::calibrate::{Seen, Tally};
 use crate::pass::PassError;
 use crate::statistics::Statistics;
 use rustc_hash::FxHashMap;
@@ -62,6 +62,11 @@ impl Recording {
         let (kept, other_kept) = (self.tally.keeps_each(), other.tally.keeps_each());
         if kept != other_kept && !self.names.is_empty() {
             return Some("only one of them has the extremes of each sample".into());
+        }
+        let axes = |r: &Recording| r.tally.values().iter().map(Seen::axis).collect::<Vec<_>>();
+        let differ = axes(self).into_iter().zip(axes(other)).position(|(a, b)| a != b);
+        if let Some(i) = differ {
+            return Some(format!("only one of them has the channels of `{}`", self.names[i]));
         }
         let both = self.tally.done().intersection(other.tally.done()).next();
         both.map(|sample| format!("sample {sample} is in both"))

@@ -7,11 +7,13 @@ use super::progress::Bar;
 use super::runtime::RuntimeFlags;
 use super::talk::Talk;
 use clap::Args;
+use squint::passes::calibrate::NAME as CALIBRATE;
 use squint::stats::{self, CalibrateOptions, DataRecord, Shard};
-use squint::{Config, Hooks, Samples};
+use squint::{Config, Hooks, Progress, Samples};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Measure the values of a model on calibration data, and keep the statistics in a file.
@@ -42,6 +44,10 @@ pub(crate) struct Calibrate {
     /// samples, which statistics otherwise forget.
     #[arg(long)]
     keep_extremes: bool,
+    /// Measure the channels of this value, too; `*` stands for any characters. Less than 1 KiB for each channel. May
+    /// be given again.
+    #[arg(long, value_name = "VALUE")]
+    per_channel: Vec<String>,
     /// Threads that run samples. The result does not depend on it. [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -53,6 +59,7 @@ pub(crate) struct Calibrate {
 
 impl Calibrate {
     pub(crate) fn run(self, talk: &Talk) -> Result<(), Failure> {
+        let begun = Instant::now();
         check_output(&self.output, &self.model.path)?;
         let mut config = Config::new(known_target(&self.target)?);
         config.threads = self.threads.map(NonZeroUsize::get);
@@ -63,12 +70,14 @@ impl Calibrate {
         let options = CalibrateOptions {
             shard: self.shard,
             each: self.keep_extremes,
+            channels: self.per_channel.clone(),
             checkpoint: Some(partial.clone()),
             every: Duration::from_secs(self.checkpoint),
             resume: self.resume,
         };
         let bar = Bar::new(talk);
-        let hooks = Hooks { progress: &bar, ..Hooks::default() };
+        let watch = Watch { bar: &bar, calibrating: OnceLock::new() };
+        let hooks = Hooks { progress: &watch, ..Hooks::default() };
         let about = DataRecord {
             source: self.data.data.join(" "),
             preprocessing: data.preprocessing(),
@@ -78,6 +87,7 @@ impl Calibrate {
         let done = stats::calibrate(&mut model, executor.as_ref(), &data, about, &options, &config, &hooks);
         bar.clear();
         let recording = done?;
+        let measured = Instant::now();
         stats::write(&recording, &self.output)?;
         // A checkpoint that is left behind does no harm.
         let _ = std::fs::remove_file(&partial);
@@ -89,8 +99,37 @@ impl Calibrate {
             data.len(),
             self.output.display()
         ));
-        talk.detail(format_args!("  {:.3} s", start.elapsed().as_secs_f64()));
+        let calibrating = watch.calibrating.get().copied().unwrap_or(measured);
+        let seconds = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64();
+        let end = Instant::now();
+        talk.say(format_args!(
+            "  time {:.2} s (load {:.2}, optimize {:.2}, {CALIBRATE} {:.2}, save {:.2})",
+            seconds(begun, end),
+            seconds(begun, start),
+            seconds(start, calibrating),
+            seconds(calibrating, measured),
+            seconds(measured, end),
+        ));
         Ok(())
+    }
+}
+
+/// Passes on to the bar, and notes when samples begin to run.
+struct Watch<'a> {
+    bar: &'a Bar,
+    calibrating: OnceLock<Instant>,
+}
+
+impl Progress for Watch<'_> {
+    fn pass(&self, name: &str) {
+        if name == CALIBRATE {
+            let _ = self.calibrating.set(Instant::now());
+        }
+        self.bar.pass(name);
+    }
+
+    fn samples(&self, done: usize, total: usize) {
+        self.bar.samples(done, total);
     }
 }
 

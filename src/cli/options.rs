@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use squint::data::{Channels, Layout, Letterbox, PRESETS, Preprocessing, Preset, Resize, Scale, Size};
 use squint::encodings;
 use squint::passes::calibration::Constraints;
-use squint::passes::calibration::weights::WeightMethod;
+use squint::passes::calibration::weights::{WeightMethod, suits_weights};
 use squint::passes::config::{Training, WeightBits};
 use squint::passes::overrides::{Override, misfits};
 use squint::targets::{host, target, targets};
@@ -56,12 +56,17 @@ pub(crate) struct CompileFlags {
     /// mean-minmax or moving-average[:WEIGHT].
     #[arg(long, value_name = "METHOD", default_value = "auto")]
     method: Method,
-    /// How ranges of weights are chosen: minmax, percentile[:P] or mse. [default: minmax; mse for 4 bits]
+    /// How ranges of weights are chosen, for each channel: minmax, percentile[:P], entropy, mse, lp:P or auto.
+    /// [default: minmax; mse for 4 bits]
     #[arg(long, value_name = "METHOD", value_parser = weight_method)]
     weight_method: Option<WeightMethod>,
     /// Use scales that are powers of two only, for kernels that shift instead of multiplying.
     #[arg(long)]
     power_of_two: bool,
+    /// Leave the lowest level of the grids of activations of both signs unused (1..255, -127..127), as kernels of some
+    /// accelerators want it. Weights never use it.
+    #[arg(long)]
+    narrow_range: bool,
     /// Widen ranges of activations that are narrower than this.
     #[arg(long, value_name = "X", default_value_t = 0.0, hide_default_value = true)]
     min_range: f32,
@@ -143,6 +148,13 @@ pub(crate) struct DataFlags {
     /// Order of axes: nchw or nhwc. [default: by the input's shape]
     #[arg(long, value_name = "ORDER")]
     layout: Option<Layout>,
+    /// The `tokenizer.json` of the model, which makes numbers of texts: with it, `.txt` files hold a text on each
+    /// line, and `.jsonl` files one in the field `text` of each line's object.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Cut texts to N tokens. [default: as the tokenizer says]
+    #[arg(long, value_name = "N", requires = "tokenizer")]
+    max_length: Option<NonZeroUsize>,
 }
 
 impl CompileFlags {
@@ -168,7 +180,11 @@ impl CompileFlags {
         if !(self.min_range >= 0.0 && self.min_range.is_finite()) {
             return Err(Failure::new(format!("`--min-range {}` is no width", self.min_range)));
         }
-        config.constraints = Constraints { power_of_two: self.power_of_two, min_range: self.min_range };
+        config.constraints = Constraints {
+            power_of_two: self.power_of_two,
+            narrow_range: self.narrow_range,
+            min_range: self.min_range,
+        };
         config.effort = self.effort;
         config.equalize = !self.no_equalize;
         if self.min_sqnr.is_some_and(f64::is_nan) {
@@ -296,8 +312,14 @@ impl DataFlags {
             Some(preset) => own.over(preset.preprocessing()),
             None => own,
         };
-        let (paths, samples) = (self.data.clone(), self.samples());
-        let data = Dataset::open(model, &DataOptions { paths, samples, preprocessing })?;
+        let options = DataOptions {
+            paths: self.data.clone(),
+            samples: self.samples(),
+            preprocessing,
+            tokenizer: self.tokenizer.clone(),
+            max_length: self.max_length.map(NonZeroUsize::get),
+        };
+        let data = Dataset::open(model, &options)?;
         talk.notes(data.notes());
         talk.detail(format_args!(
             "data: {} of {} samples; {}",
@@ -327,13 +349,12 @@ pub(crate) fn known_target(name: &str) -> Result<&str, Failure> {
     ))
 }
 
-/// The method of a name, which is spelled as for activations.
+/// The method of a name, if it is one for weights.
 fn weight_method(text: &str) -> Result<WeightMethod, String> {
-    match text.parse() {
-        Ok(Method::MinMax) => Ok(WeightMethod::MinMax),
-        Ok(Method::Mse) => Ok(WeightMethod::Mse),
-        Ok(Method::Percentile(p)) => Ok(WeightMethod::Percentile(p)),
-        _ => Err(format!("`{text}` is none of minmax, percentile[:P], mse")),
+    let method: Method = text.parse().map_err(|e| format!("{e}"))?;
+    match suits_weights(method) {
+        true => Ok(method),
+        false => Err(format!("`{method}` is over samples, which there are none of in weights")),
     }
 }
 

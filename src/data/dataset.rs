@@ -3,6 +3,7 @@
 use super::files::{Files, Kind, list};
 use super::fit::{Input, inputs_of};
 use super::picture::Picture;
+use super::text::{Feed, TextFile};
 use super::track::{Opened, Piece, Reader, Track, broken};
 use super::{DataError, DataOptions};
 use squint_ir::execute::{Sample, Samples};
@@ -42,14 +43,15 @@ impl Dataset {
             notes: Vec::new(),
             open: Mutex::new(Vec::new()),
         };
+        let texts = options.tokenizer.is_some();
         let mut rest: Vec<Files> = Vec::new();
         let mut named: Vec<(usize, Vec<Files>)> = Vec::new();
         for argument in &options.paths {
             match set.named(argument)? {
-                (None, path) => rest.push(list(path)?),
+                (None, path) => rest.push(list(path, texts)?),
                 (Some(i), path) => match named.iter_mut().find(|(n, _)| *n == i) {
-                    Some((_, files)) => files.push(list(path)?),
-                    None => named.push((i, vec![list(path)?])),
+                    Some((_, files)) => files.push(list(path, texts)?),
+                    None => named.push((i, vec![list(path, texts)?])),
                 },
             }
         }
@@ -68,6 +70,11 @@ impl Dataset {
         set.pick(options.samples)?;
         set.read(0)?;
         set.note_unused()?;
+        let has_texts =
+            set.tracks.iter().flat_map(|t| &t.pieces).any(|p| matches!(p.reader, Reader::Text(_)));
+        if texts && !has_texts {
+            set.notes.push("there is a tokenizer, but no data that is text".into());
+        }
         Ok(set)
     }
 
@@ -152,20 +159,30 @@ impl Dataset {
                         .map_err(DataError::new)?;
                     Reader::Image(Arc::new(picture))
                 }
+                Kind::Text => Reader::Text(Arc::new(self.texts(&files.paths[0], &inputs, options)?)),
                 kind => Reader::Arrays { kind, split: files.alone },
             };
             for path in files.paths {
                 let start = self.tracks[track].total;
                 self.tracks[track].pieces.push(Piece { path, reader: reader.clone(), start, count: 1 });
                 let piece = self.tracks[track].pieces.len() - 1;
-                if files.alone && files.kind != Kind::Image {
-                    let count = self.count((track, piece))?;
-                    self.tracks[track].pieces[piece].count = count;
-                }
+                let count = match &reader {
+                    Reader::Text(texts) => texts.len(),
+                    Reader::Arrays { split: true, .. } => self.count((track, piece))?,
+                    _ => 1,
+                };
+                self.tracks[track].pieces[piece].count = count;
                 self.tracks[track].total += self.tracks[track].pieces[piece].count;
             }
         }
         Ok(())
+    }
+
+    /// The lines of a file of texts, and what becomes of them.
+    fn texts(&self, path: &Path, inputs: &[usize], options: &DataOptions) -> Result<TextFile, DataError> {
+        let tokenizer = options.tokenizer.as_ref().expect("invariant: without one, no file holds texts");
+        let feed = Feed::open(tokenizer, options.max_length, &self.inputs, inputs).map_err(DataError::new)?;
+        TextFile::open(path, Arc::new(feed)).map_err(|e| broken(path, &e))
     }
 
     /// The number of samples in a file: that of its arrays, those with one sample set aside.
@@ -242,6 +259,12 @@ impl Dataset {
                 Reader::Image(picture) => {
                     sample[track.inputs[0]] =
                         Some(picture.read(&piece.path).map_err(|e| broken(&piece.path, &e))?);
+                }
+                Reader::Text(texts) => {
+                    let read = texts.read(&piece.path, number - piece.start);
+                    for (i, tensor) in read.map_err(|e| broken(&piece.path, &e))? {
+                        sample[i] = Some(tensor);
+                    }
                 }
                 Reader::Arrays { .. } => {
                     for (i, array, fit) in self.opened(place)?.iter() {

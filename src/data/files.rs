@@ -22,12 +22,14 @@ pub(crate) enum Kind {
     Raw,
     /// One picture.
     Image,
+    /// Texts on lines.
+    Text,
 }
 
 impl Kind {
     /// Whether it may hold data for several inputs.
     pub(crate) fn has_names(self) -> bool {
-        matches!(self, Kind::Npz | Kind::Safetensors | Kind::TestDataSet)
+        matches!(self, Kind::Npz | Kind::Safetensors | Kind::TestDataSet | Kind::Text)
     }
 }
 
@@ -47,11 +49,11 @@ const READABLE: &str = "`.npz`, `.npy`, `.safetensors`, `.pb`, `.bin`, `.png`, `
 /// Folders deeper than this are passed over, so that links in a circle end.
 const MAX_DEPTH: usize = 16;
 
-/// Lists the files of an argument.
+/// Lists the files of an argument. With `texts`, a `.txt` file holds texts, and is no list.
 ///
 /// # Errors
 /// If there are none, or they are of several kinds.
-pub(crate) fn list(path: &Path) -> Result<Files, DataError> {
+pub(crate) fn list(path: &Path, texts: bool) -> Result<Files, DataError> {
     let shown = path.display();
     let meta = std::fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => DataError::new(format!("calibration data `{shown}` does not exist")),
@@ -61,6 +63,9 @@ pub(crate) fn list(path: &Path) -> Result<Files, DataError> {
         let mut found = Vec::new();
         walk(path, 0, &mut found).map_err(|e| DataError::new(format!("calibration data `{shown}`: {e}")))?;
         return gather(found, &format!("folder `{shown}`"));
+    }
+    if holds_texts(path, texts)? {
+        return Ok(Files { kind: Kind::Text, paths: vec![path.to_owned()], alone: true });
     }
     if is_list(path) {
         return gather(read_list(path)?, &format!("list `{shown}`"));
@@ -144,6 +149,20 @@ fn extension(path: &Path) -> Option<String> {
     path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase)
 }
 
+/// Whether a file has a text on each line.
+fn holds_texts(path: &Path, texts: bool) -> Result<bool, DataError> {
+    let extension = extension(path);
+    match extension.as_deref() {
+        Some("jsonl") if !texts => Err(DataError::new(format!(
+            "calibration data `{}` is text, of which a tokenizer has to make numbers",
+            path.display()
+        ))
+        .help("name the application's with `--tokenizer tokenizer.json`")),
+        Some("txt" | "jsonl") => Ok(texts),
+        _ => Ok(false),
+    }
+}
+
 fn is_list(path: &Path) -> bool {
     matches!(extension(path).as_deref(), Some("txt" | "lst"))
 }
@@ -171,7 +190,7 @@ mod tests {
         for name in ["b/2.PNG", "b/10.jpg", "a.png", ".hidden.png", "notes.txt"] {
             write(&dir, name, b"");
         }
-        let files = list(dir.path()).unwrap();
+        let files = list(dir.path(), false).unwrap();
         let names: Vec<_> =
             files.paths.iter().map(|p| p.strip_prefix(dir.path()).unwrap().to_str().unwrap()).collect();
         assert_eq!(
@@ -179,10 +198,10 @@ mod tests {
             (vec!["a.png", "b/10.jpg", "b/2.PNG"], Kind::Image, false)
         );
         write(&dir, "c.npy", b"");
-        assert!(list(dir.path()).unwrap_err().message.contains("different kinds"));
+        assert!(list(dir.path(), false).unwrap_err().message.contains("different kinds"));
         write(&dir, "notes.md", b"");
-        assert!(list(&dir.path().join("notes.md")).unwrap_err().message.contains("no known kind"));
-        assert!(list(&dir.path().join("none")).unwrap_err().message.contains("does not exist"));
+        assert!(list(&dir.path().join("notes.md"), false).unwrap_err().message.contains("no known kind"));
+        assert!(list(&dir.path().join("none"), false).unwrap_err().message.contains("does not exist"));
     }
 
     #[test]
@@ -194,10 +213,10 @@ mod tests {
             write(&dir, name, b"");
         }
         write(&dir, "model.onnx", b"");
-        let files = list(dir.path()).unwrap();
+        let files = list(dir.path(), false).unwrap();
         let sets = ["test_data_set_0", "test_data_set_1"].map(|n| dir.path().join(n));
         assert_eq!((files.kind, files.paths), (Kind::TestDataSet, sets.to_vec()));
-        assert_eq!(list(&sets[0]).unwrap().paths, sets[..1]);
+        assert_eq!(list(&sets[0], false).unwrap().paths, sets[..1]);
     }
 
     #[test]
@@ -205,7 +224,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(&dir, "a b.webp", b"");
         write(&dir, "d/c.bmp", b"");
-        let put = |text: &str| list(&write(&dir, "lists/l.txt", text.as_bytes()));
+        let put = |text: &str| list(&write(&dir, "lists/l.txt", text.as_bytes()), false);
         let files = put("# these\r\n../d/c.bmp\r\n\n ../a b.webp\n../d/c.bmp").unwrap();
         let names: Vec<_> = files.paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!((names, files.alone), (vec!["c.bmp", "a b.webp", "c.bmp"], false));
@@ -216,5 +235,19 @@ mod tests {
         assert!(message("\n").ends_with("holds no calibration data"));
         write(&dir, "lists/x.npy", b"");
         assert!(message("../d/c.bmp\nx.npy").contains("l.txt` holds different kinds of data"));
+    }
+
+    #[test]
+    fn with_a_tokenizer_a_list_is_a_file_of_texts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (txt, jsonl) = (write(&dir, "t.txt", b"a.png"), write(&dir, "t.jsonl", b"{}"));
+        for path in [&txt, &jsonl] {
+            assert_eq!(
+                list(path, true).unwrap(),
+                Files { kind: Kind::Text, paths: vec![path.clone()], alone: true }
+            );
+        }
+        assert!(list(&txt, false).unwrap_err().message.contains("`a.png` does not exist"));
+        assert!(list(&jsonl, false).unwrap_err().help.unwrap().contains("--tokenizer"));
     }
 }

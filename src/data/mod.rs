@@ -12,6 +12,7 @@
 //! | a folder with `input_0.pb`, ... | one sample: an encoded tensor for each input |
 //! | `.png`, `.jpg`, `.bmp`, `.webp` | one sample for the one input, see [`Preprocessing`] |
 //! | `.txt`, `.lst` | the paths of such files, one on each line, relative to the list |
+//! | `.txt`, `.jsonl` with a tokenizer | a text on each line, see `text.rs` |
 //!
 //! **In a folder or a list, each file is one sample**, exactly as it is. **A file named by itself may hold
 //! many**, along its first axis. With the input's shape `[B, ...]`, where a symbolic or unknown `B` counts
@@ -44,6 +45,8 @@ mod safetensors;
 mod tensor_pb;
 #[cfg(test)]
 mod tests;
+mod text;
+mod tokenizer;
 mod track;
 
 pub use dataset::Dataset;
@@ -51,6 +54,8 @@ pub use labels::labels;
 pub use npz::npz;
 pub use preprocessing::{Channels, Layout, Letterbox, Place, Preprocessing, Resize, Scale, Size};
 pub use preset::{PRESETS, Preset};
+
+use std::path::PathBuf;
 
 /// Which data to read, and how.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,6 +67,10 @@ pub struct DataOptions {
     pub samples: Option<usize>,
     /// What is done to images.
     pub preprocessing: Preprocessing,
+    /// A `tokenizer.json`; `.txt` files then hold a text on each line.
+    pub tokenizer: Option<PathBuf>,
+    /// Texts become no more tokens than this.
+    pub max_length: Option<usize>,
 }
 
 impl DataOptions {

@@ -9,6 +9,7 @@ use super::picture::Picture;
 use super::raw::open_raw;
 use super::safetensors::open_safetensors;
 use super::tensor_pb::{open_pb, open_set};
+use super::text::TextFile;
 use squint_ir::{Tensor, Type};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub(crate) enum Reader {
     },
     /// A picture, one sample.
     Image(Arc<Picture>),
+    /// Texts on lines.
+    Text(Arc<TextFile>),
 }
 
 /// The arrays of a file that are used: which input each is for, and how it fits.
@@ -65,12 +68,13 @@ impl Reader {
         match self {
             Reader::Arrays { .. } => "arrays as they are",
             Reader::Image(picture) => picture.description(),
+            Reader::Text(texts) => texts.description(),
         }
     }
 }
 
 impl Piece {
-    /// Opens the file and finds the arrays for the inputs at the positions `wanted`. A picture has none.
+    /// Opens the file and finds the arrays for the inputs at the positions `wanted`. A picture has none, and text neither.
     ///
     /// # Errors
     /// If the file cannot be read, lacks an input, or does not fit it.

@@ -17,17 +17,27 @@
 //! | `V.numbers` | U64 \[n\] | numbers of the samples with finite values, in order |
 //! | `V.extremes` | F32 \[n, 2\] | their least and greatest finite value |
 //!
+//! of values whose channels were told apart (`squint calibrate --per-channel`)
+//!
+//! | tensor | type and shape | holds, for each channel, the same in at most 64 bins |
+//! |---|---|---|
+//! | `V.channels.counts` | U64 \[channels, 64\] | values other than zero, by bin, and zeros behind the last one |
+//! | `V.channels.bins` | F64 \[channels, 2\] | |
+//! | `V.channels.range` | F32 \[channels, 2\] | |
+//! | `V.channels.tallies` | U64 \[channels, 6\] | |
+//! | `V.channels.sums` | U64 \[channels, 2, 6\] | |
+//!
 //! and `samples`, I64, the numbers of the samples that are included. The metadata has one entry, `squint`, a JSON
 //! object: format, version, data, graph, inputs, values. (One entry, because writers of the format do not keep
 //! several in order; and the same statistics are to be the same bytes.)
 
+use super::arrays::{Arrays, array, channels, sketch};
 use crate::Error;
 use crate::files::write_whole;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde_json::{Value, json};
 use squint_ir::fingerprint::{Fingerprint, OpPrint};
 use squint_passes::calibrate::{DataHash, First, Seen, Tally};
-use squint_passes::calibration::{Sketch, SketchParts};
 use squint_passes::recording::{DataRecord, Recording};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -70,48 +80,21 @@ pub fn write(recording: &Recording, path: &Path) -> Result<(), Error> {
 
 /// The bytes of a recording: the same for the same statistics.
 pub fn to_bytes(recording: &Recording) -> Vec<u8> {
-    let mut arrays: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut arrays = Arrays::default();
     let samples: Vec<u8> = recording.tally.done().iter().flat_map(|i| (*i as i64).to_le_bytes()).collect();
-    arrays.push(("samples".into(), Dtype::I64, vec![samples.len() / 8], samples));
+    arrays.add("samples".into(), Dtype::I64, &[samples.len() / 8], samples);
     for (name, seen) in recording.names.iter().zip(recording.tally.values()) {
-        let (sketch, parts) = (&seen.sketch, seen.sketch.to_parts());
-        let width = sketch.bin_width();
-        let tallies = [
-            parts.n_samples,
-            parts.n_numeric_samples,
-            parts.n_zeros,
-            parts.n_nans,
-            parts.n_pos_infs,
-            parts.n_neg_infs,
-        ];
-        let sums: Vec<u64> = parts.sum_of_mins.into_iter().chain(parts.sum_of_maxs).collect();
-        let mut add = |what: &str, dtype, shape: &[usize], bytes: Vec<u8>| {
-            arrays.push((format!("{name}.{what}"), dtype, shape.to_vec(), bytes));
-        };
-        add("counts", Dtype::U64, &[parts.counts.len()], words(&parts.counts));
-        let bins = [f64::from(sketch.first_bin()) * width, width];
-        add("bins", Dtype::F64, &[2], bins.iter().flat_map(|x| x.to_le_bytes()).collect());
-        add("range", Dtype::F32, &[2], [parts.min, parts.max].iter().flat_map(|x| x.to_le_bytes()).collect());
-        add("tallies", Dtype::U64, &[6], words(&tallies));
-        add("sums", Dtype::U64, &[2, 6], words(&sums));
-        if let Some(each) = &parts.each {
-            let numbers: Vec<u64> = each.iter().map(|(i, ..)| *i).collect();
-            let extremes =
-                each.iter().flat_map(|(_, lo, hi)| [*lo, *hi]).flat_map(f32::to_le_bytes).collect();
-            add("numbers", Dtype::U64, &[each.len()], words(&numbers));
-            add("extremes", Dtype::F32, &[each.len(), 2], extremes);
+        arrays.sketch(name, &seen.sketch);
+        if let Some(channels) = &seen.channels {
+            arrays.channels(name, channels);
         }
     }
-    let views = arrays.iter().map(|(name, dtype, shape, bytes)| {
+    let views = arrays.0.iter().map(|(name, dtype, shape, bytes)| {
         let view = TensorView::new(*dtype, shape.clone(), bytes);
         (name.as_str(), view.expect("invariant: the bytes fill the shape"))
     });
     let metadata = HashMap::from([(KEY.to_owned(), metadata(recording).to_string())]);
     serialize(views, Some(metadata)).expect("invariant: the header is small, and its tensors are well-formed")
-}
-
-fn words(numbers: &[u64]) -> Vec<u8> {
-    numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
 fn metadata(r: &Recording) -> Value {
@@ -122,8 +105,15 @@ fn metadata(r: &Recording) -> Value {
     let inputs: Vec<Value> =
         r.tally.inputs().iter().map(|(name, f)| json!({"name": name, "first": first(f)})).collect();
     let values = r.names.iter().zip(r.tally.values());
-    let values: Vec<Value> =
-        values.map(|(name, seen)| json!({"name": name, "first": seen.first.as_ref().map(first)})).collect();
+    let values: Vec<Value> = values
+        .map(|(name, seen)| {
+            let mut value = json!({"name": name, "first": seen.first.as_ref().map(first)});
+            if let Some(axis) = seen.axis() {
+                value["axis"] = json!(axis);
+            }
+            value
+        })
+        .collect();
     let hash: String = r.tally.hash().0.iter().map(|b| format!("{b:02x}")).collect();
     json!({
         "format": FORMAT,
@@ -172,7 +162,12 @@ fn from_bytes(bytes: &[u8]) -> Result<Recording, String> {
             Value::Null => None,
             f => Some(first(f).ok_or_else(|| damaged("values"))?),
         };
-        values.push(Seen { sketch: sketch(&file, &name)?, first });
+        let axis = match &value["axis"] {
+            Value::Null => None,
+            axis => Some(index(axis).ok_or_else(|| damaged("values"))?),
+        };
+        let channels = axis.map(|axis| channels(&file, &name, axis)).transpose()?;
+        values.push(Seen { sketch: sketch(&file, &name)?, first, channels });
         names.push(name);
     }
     let done: BTreeSet<usize> = array::<8>(&file, "samples", Dtype::I64)?
@@ -183,65 +178,6 @@ fn from_bytes(bytes: &[u8]) -> Result<Recording, String> {
     let hash = text(&m["data"]["hash"], "data")?;
     let tally = Tally::from_parts(values, inputs, done, data_hash(&hash).ok_or_else(|| damaged("data"))?);
     Ok(Recording { graph, data, names, tally, version: text(&m["version"], "version")? })
-}
-
-fn sketch(file: &SafeTensors<'_>, name: &str) -> Result<Sketch, String> {
-    let numbers = |what: &str, n: Option<usize>| {
-        let found = array::<8>(file, &format!("{name}.{what}"), Dtype::U64)?;
-        match n {
-            Some(n) if n != found.len() => Err(format!("its tensor `{name}.{what}` has a wrong size")),
-            _ => Ok(found.into_iter().map(u64::from_le_bytes).collect::<Vec<u64>>()),
-        }
-    };
-    let (tallies, sums) = (numbers("tallies", Some(6))?, numbers("sums", Some(12))?);
-    let range = array::<4>(file, &format!("{name}.range"), Dtype::F32)?;
-    let [min, max] = range[..] else { return Err(format!("its tensor `{name}.range` has a wrong size")) };
-    let limbs = |from: usize| std::array::from_fn(|i| sums[from + i]);
-    let parts = SketchParts {
-        n_samples: tallies[0],
-        n_numeric_samples: tallies[1],
-        n_zeros: tallies[2],
-        n_nans: tallies[3],
-        n_pos_infs: tallies[4],
-        n_neg_infs: tallies[5],
-        min: f32::from_le_bytes(min),
-        max: f32::from_le_bytes(max),
-        sum_of_mins: limbs(0),
-        sum_of_maxs: limbs(6),
-        counts: numbers("counts", None)?,
-        each: each(file, name)?,
-    };
-    Sketch::from_parts(parts).ok_or_else(|| format!("its histogram of `{name}` contradicts itself"))
-}
-
-/// Number, least and greatest value of each sample.
-type Each = Vec<(u64, f32, f32)>;
-
-/// The extremes of each sample of a value, if the file has them.
-fn each(file: &SafeTensors<'_>, name: &str) -> Result<Option<Each>, String> {
-    let (numbers, extremes) = (format!("{name}.numbers"), format!("{name}.extremes"));
-    if file.tensor(&numbers).is_err() {
-        return Ok(None);
-    }
-    let numbers = array::<8>(file, &numbers, Dtype::U64)?;
-    let pairs = array::<4>(file, &extremes, Dtype::F32)?;
-    let (pairs, rest) = pairs.as_chunks::<2>();
-    if pairs.len() != numbers.len() || !rest.is_empty() {
-        return Err(format!("its tensor `{extremes}` has a wrong size"));
-    }
-    let entry = |(number, [lo, hi]): (&[u8; 8], &[[u8; 4]; 2])| {
-        (u64::from_le_bytes(*number), f32::from_le_bytes(*lo), f32::from_le_bytes(*hi))
-    };
-    Ok(Some(numbers.iter().zip(pairs).map(entry).collect()))
-}
-
-/// The elements of a tensor, each of `N` bytes.
-fn array<const N: usize>(file: &SafeTensors<'_>, name: &str, dtype: Dtype) -> Result<Vec<[u8; N]>, String> {
-    let view = file.tensor(name).map_err(|_| format!("it has no tensor `{name}`"))?;
-    if view.dtype() != dtype {
-        return Err(format!("its tensor `{name}` has a wrong type"));
-    }
-    Ok(view.data().as_chunks::<N>().0.to_vec())
 }
 
 fn operator(v: &Value) -> Option<OpPrint> {
@@ -287,13 +223,16 @@ fn damaged(part: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use squint_passes::calibration::{ChannelSketches, Sketch};
 
     fn example() -> Recording {
         let mut sketch = Sketch::keeping_each();
         sketch.observe_nth(3, &[-1.0, 0.0, 2.5, f32::NAN]);
         let first = First { sample: 3, dims: vec![1, 4] };
+        let mut channels = ChannelSketches::new(1);
+        channels.observe(&[1, 4], &[-1.0, 0.0, 2.5, f32::NAN]);
         let values =
-            vec![Seen { sketch, first: Some(first.clone()) }, Seen { sketch: Sketch::new(), first: None }];
+            vec![Seen { sketch, first: Some(first.clone()), channels: Some(channels) }, Seen::default()];
         let op = OpPrint { label: "fc".into(), op_type: "Gemm".into(), structure: 7, constants: u64::MAX };
         Recording {
             graph: Fingerprint { hash: "ab".into(), ops: vec![op] },

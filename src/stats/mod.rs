@@ -4,6 +4,7 @@
 //! `safetensors.numpy.load_file`. [`cache`] writes and reads the calibration caches of other
 //! tools.
 
+mod arrays;
 pub mod cache;
 mod file;
 mod record;

@@ -18,6 +18,8 @@ pub struct CalibrateOptions {
     pub shard: Shard,
     /// Whether the extremes of each sample are kept, for methods that depend on the order of samples.
     pub each: bool,
+    /// Names of values, with `*` for any characters, of which channels are told apart, too.
+    pub channels: Vec<String>,
     /// Where unfinished work is kept; `None` to keep none.
     pub checkpoint: Option<PathBuf>,
     /// Time between checkpoints.
@@ -55,6 +57,7 @@ pub fn calibrate(
         data: DataRecord { total: samples.len(), ..data },
         indices: options.shard.indices(samples.len()),
         each: options.each,
+        channels: &options.channels,
         begun: begun.as_ref(),
         every: options.checkpoint.as_ref().map(|_| options.every),
         save: &save,

@@ -18,10 +18,11 @@ import onnx.parser
 
 import dynamic
 import processor
-from alone import NAME as ALONE, check_alone
 import qat
 import tensorrt
+import texts
 import trained
+from alone import NAME as ALONE, check_alone
 from cases import CASES, QUICK_START, Case
 from compiler import Squint
 from formats import check_both, check_corners, check_forms
@@ -52,6 +53,8 @@ def main() -> int:
     report = Report()
     if arguments.only in (None, dynamic.NAME):
         dynamic.check(squint, arguments.work / "models" / dynamic.NAME, report)
+    if arguments.only in (None, texts.NAME):
+        texts.check(squint, arguments.zoo, arguments.work / texts.NAME, report)
     if arguments.only in (None, FORMATS):
         check_forms(squint, arguments.work / "forms", report)
         check_corners(squint, arguments.work / "corners", report)

@@ -1,41 +1,65 @@
-//! `cargo xtask bench-calibration`: time and peak memory of calibration.
+//! `cargo xtask bench-calibration [--rounds N] [--only MODEL]`: time and peak memory of calibration, beside ONNX Runtime's
+//! own tools.
 //!
-//! Measures zoo models on 64 samples of noise, with both executors, and with the default one on the same ten times
-//! over: the time should be about ten times as long, and the memory the same. Then ONNX Runtime's own calibrators on the
-//! same samples, with the ratio of the times. A benchmark, not a test: it prints figures and asserts nothing. (What
-//! observing costs over plain execution: `cargo bench -p squint --bench observing`.)
+//! Zoo models on 64 samples of noise, all tools on as many threads as they take by themselves. In every round squint
+//! (with both executors) and the tools of ONNX Runtime do the same task in turn, so that other load on the machine falls
+//! on all of them; the best time of each counts. Two tasks: to calibrate, and to make a quantized model by min-max,
+//! pre-processing and writing included. On the model that entropy is measured on, the default executor also runs the same
+//! samples ten times over: memory should be the same. A benchmark, not a test: it prints figures and asserts nothing. (What observing costs over plain execution:
+//! `cargo bench -p squint --bench observing`.)
 
 use crate::args::Args;
 use crate::{build, oracle};
 use anyhow::{Context, Result, bail};
 use std::fs;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Models of the zoo with the shape of their input.
 const MODELS: [(&str, [usize; 3]); 3] =
     [("mobilenetv2", [3, 224, 224]), ("squeezenet1.1", [3, 224, 224]), ("yolox_nano", [3, 416, 416])];
+/// The model that ONNX Runtime's entropy calibration has memory for (4 GB), and that runs ten times as many samples.
+const SMALL: &str = "mobilenetv2";
 /// Samples in the file.
 const SAMPLES: usize = 64;
-/// Executors, and how often the file is named.
-const RUNS: [(&str, usize); 3] = [("tract", 1), ("onnxruntime", 1), ("tract", 10)];
-/// Methods of ONNX Runtime's tool. (squint's own time does not depend on the method.)
-const METHODS: [&str; 2] = ["minmax", "entropy"];
+/// Times that they are named for the longer run.
+const LONGER: usize = 10;
+const EXECUTORS: [&str; 2] = ["tract", "onnxruntime"];
 
-/// Prints a line for each model and number of samples. Always `true` unless an error stops it.
+/// Seconds and peak resident memory in MiB of a whole process, and what it said of its stages.
+#[derive(Clone, Debug)]
+struct Cost {
+    seconds: f64,
+    peak: u64,
+    stages: String,
+}
+
+/// What runs: all that is compared of one model.
+struct Bench<'a> {
+    squint: &'a Path,
+    python: &'a Path,
+    folder: &'a Path,
+    model: &'a Path,
+    data: &'a Path,
+}
+
+/// Prints lines for each model. Always `true` unless an error stops it.
 pub(crate) fn run(arguments: Vec<String>) -> Result<bool> {
     let mut arguments = Args::new(arguments);
     let zoo = arguments.path("--zoo")?.unwrap_or_else(|| build::repository().join("../shared/zoo"));
     let squint = arguments.path("--squint")?;
+    let rounds =
+        arguments.value("--rounds")?.map_or(Ok(3), |n| n.parse()).context("`--rounds` is a count")?;
+    let only = arguments.value("--only")?;
     arguments.finish()?;
 
     let squint = squint.map_or_else(|| build::squint(&["--release"]), Ok)?;
     let folder = oracle::work_folder()?.join("bench-calibration");
     fs::create_dir_all(&folder)?;
     let python = oracle::python()?;
-    for (name, shape) in MODELS {
+    for (name, shape) in MODELS.into_iter().filter(|(name, _)| only.as_deref().is_none_or(|o| o == *name)) {
         let Some(model) = find(&zoo, name)? else {
             println!("{name}: not in `{}`, skipped", zoo.display());
             continue;
@@ -44,30 +68,130 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<bool> {
         if !data.exists() {
             write_noise(&data, shape).with_context(|| format!("cannot write `{}`", data.display()))?;
         }
-        let output = folder.join(format!("{name}.stats"));
-        let mut single = Vec::new();
-        for (executor, times) in RUNS {
-            let (time, peak) = calibrate(&squint, &python, &model, &data, executor, times, &output)?;
-            let (n, seconds) = (SAMPLES * times, time.as_secs_f64());
-            let each = seconds * 1e3 / n as f64;
+        let bench = Bench { squint: &squint, python: &python, folder: &folder, model: &model, data: &data };
+        bench.compare(name, rounds)?;
+        if name == SMALL {
+            let long = bench.squint(Task::Calibrate, EXECUTORS[0], LONGER)?;
             println!(
-                "{name}: {executor}, {n} samples {seconds:.2} s, {each:.2} ms each, peak memory {peak} MiB"
-            );
-            if times == 1 {
-                single.push((executor, seconds));
-            }
-        }
-        for method in METHODS {
-            let (seconds, peak) = calibrator(&python, &model, &data, method)?;
-            let ratios = single.iter().map(|(executor, s)| format!("{executor} {:.2}", s / seconds));
-            let ratios: Vec<String> = ratios.collect();
-            println!(
-                "{name}: ONNX Runtime's calibrator, {method} {seconds:.2} s, peak memory {peak} MiB; squint takes {} of that",
-                ratios.join(", ")
+                "{name}: {}, {} samples: {:.2} s, {} MiB",
+                EXECUTORS[0],
+                SAMPLES * LONGER,
+                long.seconds,
+                long.peak
             );
         }
     }
     Ok(true)
+}
+
+/// What is done.
+#[derive(Clone, Copy, PartialEq)]
+enum Task {
+    /// Statistics, for any method.
+    Calibrate,
+    /// A quantized model with ranges by min-max.
+    Quantize,
+}
+
+impl Bench<'_> {
+    fn compare(&self, name: &str, rounds: usize) -> Result<()> {
+        let mut tools = vec!["minmax", "static"];
+        if name == SMALL {
+            tools.push("entropy");
+        }
+        let ours: Vec<(Task, &str)> =
+            [Task::Calibrate, Task::Quantize].into_iter().flat_map(|t| EXECUTORS.map(|e| (t, e))).collect();
+        let mut best_of_ours: Vec<Option<Cost>> = vec![None; ours.len()];
+        let mut best_of_tools: Vec<Option<Cost>> = vec![None; tools.len()];
+        for _ in 0..rounds.max(1) {
+            for (best, (task, executor)) in best_of_ours.iter_mut().zip(&ours) {
+                keep(best, self.squint(*task, executor, 1)?);
+            }
+            for (best, tool) in best_of_tools.iter_mut().zip(&tools) {
+                keep(best, self.tool(tool)?);
+            }
+        }
+        for ((task, executor), cost) in ours.iter().zip(best_of_ours.iter().flatten()) {
+            let what = if *task == Task::Calibrate { "calibrate" } else { "quantize by min-max" };
+            let Cost { seconds, peak, stages } = cost;
+            println!("{name}: {what}, {executor}: {seconds:.2} s, {peak} MiB{stages}");
+            for (tool, theirs) in tools.iter().zip(best_of_tools.iter().flatten()) {
+                let comparable = (*tool == "static") == (*task == Task::Quantize);
+                if comparable {
+                    println!(
+                        "    {:.2} of ONNX Runtime's {tool} ({:.2} s, {} MiB)",
+                        seconds / theirs.seconds,
+                        theirs.seconds,
+                        theirs.peak
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What squint takes, with the file of samples named so many times.
+    fn squint(&self, task: Task, executor: &str, times: usize) -> Result<Cost> {
+        let mut command = Command::new(self.squint);
+        command.arg(if task == Task::Calibrate { "calibrate" } else { "quantize" }).arg(self.model);
+        command.arg("-o").arg(self.folder.join(if task == Task::Calibrate {
+            "out.stats"
+        } else {
+            "out.onnx"
+        }));
+        if task == Task::Quantize {
+            command.args(["--method", "minmax", "--effort", "0"]);
+        }
+        command.args(["--runtime", executor]);
+        // The library is that of the environment which also runs the tool.
+        if let Some(environment) = self.python.parent().and_then(Path::parent) {
+            command.env("VIRTUAL_ENV", environment);
+        }
+        command.arg("--data").args(std::iter::repeat_n(self.data, times));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let start = Instant::now();
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start `{}`", self.squint.display()))?;
+        let mut peak = 0;
+        let status = loop {
+            peak = peak.max(peak_kib(child.id()).unwrap_or(0));
+            match child.try_wait()? {
+                Some(status) => break status,
+                None => std::thread::sleep(std::time::Duration::from_millis(2)),
+            }
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        let mut said = String::new();
+        child.stderr.take().context("no standard error")?.read_to_string(&mut said)?;
+        if !status.success() {
+            bail!("squint failed on `{}`: {said}", self.model.display());
+        }
+        let stages = said.lines().filter_map(|l| l.split_once("(load ")).next_back();
+        let stages = stages.map_or(String::new(), |(_, rest)| format!(" (load {rest}"));
+        Ok(Cost { seconds, peak: peak >> 10, stages })
+    }
+
+    /// What a tool of ONNX Runtime takes.
+    fn tool(&self, task: &str) -> Result<Cost> {
+        let mut command = Command::new(self.python);
+        command.arg(oracle::script("calibrators.py")).arg(self.model).arg(self.data).arg(task);
+        command.stdin(Stdio::null());
+        let done = command.output().context("cannot start `calibrators.py`")?;
+        let text = String::from_utf8_lossy(&done.stdout);
+        let numbers = text.trim().split_once(' ').with_context(|| {
+            let said = String::from_utf8_lossy(&done.stderr);
+            format!("ONNX Runtime's {task} failed on `{}`: {said}", self.model.display())
+        });
+        let (seconds, peak) = numbers?;
+        Ok(Cost { seconds: seconds.parse()?, peak: peak.parse()?, stages: String::new() })
+    }
+}
+
+/// Keeps the faster one.
+fn keep(best: &mut Option<Cost>, cost: Cost) {
+    if best.as_ref().is_none_or(|b| cost.seconds < b.seconds) {
+        *best = Some(cost);
+    }
 }
 
 /// The model of this name, in the folder or one below it.
@@ -103,60 +227,9 @@ fn write_noise(path: &Path, [c, h, w]: [usize; 3]) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Wall time of the whole process, and its peak resident memory in MiB.
-fn calibrate(
-    squint: &Path,
-    python: &Path,
-    model: &Path,
-    data: &Path,
-    executor: &str,
-    times: usize,
-    output: &Path,
-) -> Result<(Duration, u64)> {
-    let mut command = Command::new(squint);
-    command.arg("calibrate").arg(model).arg("-o").arg(output).arg("--quiet");
-    command.args(["--runtime", executor]);
-    // The library is that of the environment which also runs the tool.
-    if let Some(environment) = python.parent().and_then(Path::parent) {
-        command.env("VIRTUAL_ENV", environment);
-    }
-    command.arg("--data").args(std::iter::repeat_n(data, times));
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let start = Instant::now();
-    let mut child = command.spawn().with_context(|| format!("cannot start `{}`", squint.display()))?;
-    let mut peak = 0;
-    let status = loop {
-        peak = peak.max(peak_kib(child.id()).unwrap_or(0));
-        match child.try_wait()? {
-            Some(status) => break status,
-            None => std::thread::sleep(Duration::from_millis(2)),
-        }
-    };
-    if !status.success() {
-        bail!("squint failed on `{}`", model.display());
-    }
-    Ok((start.elapsed(), peak >> 10))
-}
-
 /// Linux keeps the peak for as long as the process runs; elsewhere it is not known.
 fn peak_kib(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches("kB").trim().parse().ok()
-}
-
-/// Seconds and peak memory in MiB of ONNX Runtime's calibrator.
-fn calibrator(python: &Path, model: &Path, data: &Path, method: &str) -> Result<(f64, u64)> {
-    let mut command = Command::new(python);
-    command.arg(oracle::script("calibrators.py")).arg(model).arg(data).arg(method).stdin(Stdio::null());
-    let done = command.output().context("cannot start `calibrators.py`")?;
-    let text = String::from_utf8_lossy(&done.stdout);
-    let (seconds, peak) = text.trim().split_once(' ').with_context(|| {
-        format!(
-            "ONNX Runtime's calibrator failed on `{}`: {}",
-            model.display(),
-            String::from_utf8_lossy(&done.stderr)
-        )
-    })?;
-    Ok((seconds.parse()?, peak.parse()?))
 }

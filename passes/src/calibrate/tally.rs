@@ -2,7 +2,7 @@
 //!
 //! A tally is a function of the set of samples it has seen: order, threads and merges leave no trace.
 
-use crate::calibration::Sketch;
+use crate::calibration::{ChannelSketches, Sketch};
 use crate::statistics::Statistics;
 use sha2::{Digest, Sha256};
 use squint_ir::execute::{Sample, Samples};
@@ -25,6 +25,8 @@ pub struct Seen {
     pub sketch: Sketch,
     /// Dimensions in the first sample; `None` if there was none.
     pub first: Option<First>,
+    /// Distribution within each channel, if that was asked for.
+    pub channels: Option<ChannelSketches>,
 }
 
 /// Dimensions of a value in the first sample.
@@ -41,16 +43,37 @@ pub struct First {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DataHash(pub [u8; 32]);
 
+impl Seen {
+    /// The axis of the channels that were told apart.
+    pub fn axis(&self) -> Option<usize> {
+        self.channels.as_ref().map(ChannelSketches::axis)
+    }
+}
+
 impl Tally {
     /// A tally of so many values and no sample; `each` if the extremes of each sample are to be kept.
     pub fn new(n_values: usize, each: bool) -> Tally {
-        let sketch = if each { Sketch::keeping_each() } else { Sketch::new() };
+        let sketch = || if each { Sketch::keeping_each() } else { Sketch::new() };
         Tally {
-            values: vec![Seen { sketch, first: None }; n_values],
+            values: (0..n_values).map(|_| Seen { sketch: sketch(), ..Seen::default() }).collect(),
             inputs: BTreeMap::new(),
             done: BTreeSet::new(),
             hash: DataHash::default(),
         }
+    }
+
+    /// The same, and of the values that have an axis here, statistics of the channels along it, too.
+    pub fn by_channel(mut self, axes: &[Option<usize>]) -> Tally {
+        for (seen, axis) in self.values.iter_mut().zip(axes) {
+            seen.channels = axis.map(ChannelSketches::new);
+        }
+        self
+    }
+
+    /// A tally of the same values that has seen nothing.
+    pub(crate) fn emptied(&self) -> Tally {
+        let axes: Vec<Option<usize>> = self.values.iter().map(Seen::axis).collect();
+        Tally::new(self.values.len(), self.keeps_each()).by_channel(&axes)
     }
 
     /// A tally from its parts, as read from a file.
@@ -92,6 +115,9 @@ impl Tally {
     pub fn merge(&mut self, other: &Tally) {
         for (all, one) in self.values.iter_mut().zip(&other.values) {
             all.sketch.merge(&one.sketch);
+            if let (Some(all), Some(one)) = (&mut all.channels, &one.channels) {
+                all.merge(one);
+            }
             if let Some(first) = &one.first {
                 earliest(&mut all.first, first.sample, &first.dims);
             }
@@ -118,6 +144,9 @@ impl Tally {
     pub(crate) fn observe(&mut self, i: usize, slot: usize, dims: &[usize], data: &[f32]) {
         let seen = &mut self.values[slot];
         seen.sketch.observe_nth(i, data);
+        if let Some(channels) = &mut seen.channels {
+            channels.observe(dims, data);
+        }
         earliest(&mut seen.first, i, dims);
     }
 
@@ -207,7 +236,7 @@ mod tests {
     use squint_ir::Tensor;
 
     fn seen(samples: &[(usize, &[f32])]) -> Tally {
-        let mut tally = Tally::new(1, true);
+        let mut tally = Tally::new(1, true).by_channel(&[Some(0)]);
         for (i, data) in samples {
             let sample = vec![("x".to_owned(), Tensor::from_f32(&[data.len()], data))];
             tally.begin(*i, &sample, true);
@@ -223,6 +252,7 @@ mod tests {
         let mut merged = seen(&[samples[2], samples[1]]);
         merged.merge(&seen(&samples[..1]));
         assert_eq!(merged, all);
+        assert_eq!(all.values()[0].channels.as_ref().unwrap().sketches().len(), 3);
         assert_eq!(all.values()[0].first, Some(First { sample: 0, dims: vec![2] }));
         assert_ne!(seen(&samples[..2]).hash(), seen(&samples[1..]).hash());
     }

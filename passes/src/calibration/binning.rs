@@ -17,6 +17,9 @@ use multiversion::multiversion;
 /// The most bins that a sketch holds. With 8 byte counts this keeps a sketch below 32 KiB.
 pub const MAX_BINS: usize = 4032;
 
+/// The fewest bins that a sketch may be told to have: with fewer, the widths would leave the range of `f32`.
+pub(crate) const MIN_BINS: usize = 8;
+
 /// Bins are never narrower than `2^-40`: tensors whose values are all below about `1e-12` are zero for our
 /// purpose.
 const FINEST_EXPONENT: i32 = -40;
@@ -50,12 +53,12 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// The window for data whose exact extremes are `min <= max`: the narrowest bins of which `MAX_BINS`
+    /// The window for data whose exact extremes are `min <= max`: the narrowest bins of which `max_bins`
     /// suffice.
     ///
     /// A function of the extremes alone, and it only coarsens as they move apart; that makes sketches
     /// independent of the order of data. Exact zeros occupy no bin.
-    pub(crate) fn covering(min: f32, max: f32) -> Window {
+    pub(crate) fn covering(min: f32, max: f32, max_bins: usize) -> Window {
         if min == 0.0 && max == 0.0 {
             return Window { exponent: FINEST_EXPONENT, first: 0, n_bins: 0 };
         }
@@ -68,7 +71,7 @@ impl Window {
             // Where zero is the maximum, all the rest is on the negative side.
             let last = if max == 0.0 { -1 } else { bin_of(max, inverse) };
             let n_bins = (last - first + 1) as usize;
-            if n_bins <= MAX_BINS {
+            if n_bins <= max_bins {
                 return Window { exponent, first, n_bins };
             }
             exponent += 1;
@@ -177,13 +180,22 @@ fn compute_slots(block: &[f32], inverse: f32, offset: i32, slots: &mut [u32; BLO
     }
 }
 
-/// The bin of a number that is not zero.
+/// The bin of a number that is not zero, within the window that the width is for.
+///
+/// Truncation in integers: the conversion of the language saturates, which compilers make no vector code of.
 fn bin_of(x: f32, inverse_width: f32) -> i32 {
+    let quotient = (x * inverse_width).to_bits();
+    // A quotient is below 2^24, so that its exponent is at most that of 2^23, and its whole part in these bits. Shifted
+    // by 24 or more, nothing is left, as it should be of a quotient below 1.
+    let significand = (quotient & 0x7f_ffff) | 0x80_0000;
+    let exponent = (quotient >> 23) & 0xff;
+    let magnitude = significand >> 150_u32.wrapping_sub(exponent).min(31);
     let sign = x.to_bits() as i32 >> 31;
-    (x * inverse_width) as i32 + sign
+    // The magnitude or, below zero, `-1 - magnitude`: its complement.
+    magnitude as i32 ^ sign
 }
 
-/// `2^-exponent`; the exponents of windows lie between -40 and 117.
+/// `2^-exponent`; the exponents of windows lie between -40 and 126.
 fn inverse_width(exponent: i32) -> f32 {
     f32::from_bits(((127 - exponent) as u32) << 23)
 }
@@ -194,13 +206,37 @@ mod tests {
 
     #[test]
     fn windows_are_tight() {
-        assert_eq!(Window::covering(0.0, 1.0), Window { exponent: -11, first: 0, n_bins: 2049 });
-        assert_eq!(Window::covering(-1.0, 0.0), Window { exponent: -11, first: -2049, n_bins: 2049 });
-        let narrow = Window::covering(1000.0, 1000.5);
+        assert_eq!(Window::covering(0.0, 1.0, MAX_BINS), Window { exponent: -11, first: 0, n_bins: 2049 });
+        assert_eq!(
+            Window::covering(-1.0, 0.0, MAX_BINS),
+            Window { exponent: -11, first: -2049, n_bins: 2049 }
+        );
+        let narrow = Window::covering(1000.0, 1000.5, MAX_BINS);
         assert_eq!((narrow.exponent, narrow.n_bins), (-12, 2049));
-        let constant = Window::covering(7.0, 7.0);
+        let constant = Window::covering(7.0, 7.0, MAX_BINS);
         assert_eq!((constant.exponent, constant.n_bins), (-20, 1));
-        assert_eq!(Window::covering(f32::MIN, f32::MAX).n_bins, 2048);
+        assert_eq!(Window::covering(f32::MIN, f32::MAX, MAX_BINS).n_bins, 2048);
+    }
+
+    #[test]
+    fn bins_are_those_of_the_definition() {
+        for exponent in [-40, -23, -3, 0, 11, 126] {
+            let inverse = inverse_width(exponent);
+            for quotient in
+                [1e-30_f32, 0.3, 0.999_999_9, 1.0, 1.5, 2.0, 77.7, 4031.999, 8_388_607.0, 16_777_215.0]
+            {
+                let x = quotient / inverse;
+                if x.is_finite() && x > 0.0 {
+                    let whole = (x * inverse).trunc() as i32;
+                    assert_eq!(
+                        (bin_of(x, inverse), bin_of(-x, inverse)),
+                        (whole, -1 - whole),
+                        "{x} {exponent}"
+                    );
+                }
+            }
+        }
+        assert_eq!(bin_of(f32::from_bits(1), inverse_width(-40)), 0);
     }
 
     #[test]
@@ -221,7 +257,7 @@ mod tests {
     fn large_and_small_samples_are_counted_alike() {
         let data: Vec<f32> = (0..SMALL_SAMPLE + 3).map(|i| (i % 1021) as f32 * 0.01 - 2.0).collect();
         let Extremes { min, max, .. } = extremes(&data);
-        let window = Window::covering(min, max);
+        let window = Window::covering(min, max, MAX_BINS);
         let (mut at_once, mut in_parts) = (vec![0; window.n_bins], vec![0; window.n_bins]);
         let zeros = count(&data, window, &mut at_once);
         let zeros_in_parts: u64 = data.chunks(777).map(|part| count(part, window, &mut in_parts)).sum();

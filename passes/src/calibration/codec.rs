@@ -1,13 +1,13 @@
 //! The bytes of a sketch: one layout, so that equal sketches have equal bytes.
 //!
-//! A version byte; six counts; the extremes as little-endian `f32`; the two sums over samples, 48 bytes each; 0, or one
+//! A version byte; six counts; the most bins that there may be; the extremes as little-endian `f32`; the two sums over samples, 48 bytes each; 0, or one
 //! more than the number of samples whose extremes are kept, and of each its number and extremes; the counts of the
 //! bins. Counts are unsigned LEB128. Which bins are meant, and how many, follows from the
 //! extremes.
 
 use super::sketch::{MAX_BINS, Sketch, SketchParts};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Bytes that are not a sketch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +34,7 @@ impl Sketch {
         for count in head_counts(&parts) {
             put_count(&mut bytes, count);
         }
+        put_count(&mut bytes, parts.max_bins as u64);
         bytes.extend(parts.min.to_le_bytes());
         bytes.extend(parts.max.to_le_bytes());
         for limb in parts.sum_of_mins.iter().chain(&parts.sum_of_maxs) {
@@ -65,6 +66,7 @@ impl Sketch {
             n_nans: reader.count()?,
             n_pos_infs: reader.count()?,
             n_neg_infs: reader.count()?,
+            max_bins: usize::try_from(reader.count()?).map_err(|_| DecodeError::Malformed)?,
             min: f32::from_le_bytes(reader.array()?),
             max: f32::from_le_bytes(reader.array()?),
             sum_of_mins: reader.limbs()?,

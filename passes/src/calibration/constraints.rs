@@ -1,6 +1,6 @@
 //! What deployment may ask of quantization parameters beyond a range: scales that are powers of two, for
 //! kernels that shift instead of multiplying, and ranges of a least width, against scales that rounding noise
-//! chose.
+//! chose; and grids without their lowest level.
 
 use squint_ir::affine::{Grid, QuantParams};
 
@@ -9,6 +9,9 @@ use squint_ir::affine::{Grid, QuantParams};
 pub struct Constraints {
     /// Scales are rounded up to powers of two: nothing of the range is lost, at most one bit of resolution is.
     pub power_of_two: bool,
+    /// Activations of both signs do not use the lowest level of their grid: TensorFlow's `narrow_range`. Where
+    /// nothing is negative the grid ends at zero, which clamps that are absorbed rely on. (Weights never use it.)
+    pub narrow_range: bool,
     /// Activation ranges are widened to this width.
     pub min_range: f32,
 }
@@ -30,6 +33,9 @@ impl Constraints {
 
     /// Scale and zero point with which `grid` covers the range.
     pub fn params(self, grid: Grid, lo: f32, hi: f32) -> QuantParams {
+        // A symmetric grid has a level for each side, and none that is left over.
+        let unused = self.narrow_range && !grid.symmetric && lo < 0.0;
+        let grid = Grid { qmin: grid.qmin + i32::from(unused), ..grid };
         let free = grid.params(lo, hi);
         let scale = self.scale(free.scale);
         if grid.symmetric || scale == free.scale {
@@ -69,6 +75,21 @@ mod tests {
         }
         assert_eq!(c.scale(0.25), 0.25);
         assert_eq!(Constraints::default().params(Grid::U8, -1.0, 3.0), Grid::U8.params(-1.0, 3.0));
+    }
+
+    #[test]
+    fn a_narrow_grid_leaves_its_lowest_level_unused() {
+        let c = Constraints { narrow_range: true, ..Constraints::default() };
+        for (grid, lo, hi) in [(Grid::U8, -1.0, 2.0), (Grid::U8, -2.0, 0.0), (Grid::I8, -2.0, 2.0)] {
+            let p = c.params(grid, lo, hi);
+            let level = |x: f32| (x / p.scale).round_ties_even() as i32 + p.zero_point;
+            assert_eq!((level(lo), level(hi)), (grid.qmin + 1, grid.qmax), "{p:?}");
+        }
+        assert_eq!(c.params(Grid::I8, -2.0, 2.0).zero_point, 0);
+        assert_eq!(c.params(Grid::I8_SYMMETRIC, -1.0, 2.0), Grid::I8_SYMMETRIC.params(-1.0, 2.0));
+        let both = Constraints { power_of_two: true, ..c };
+        assert_eq!(both.params(Grid::U8, -1.0, 2.0), QuantParams { scale: 0.015625, zero_point: 65 });
+        assert_eq!(c.params(Grid::U8, 0.0, 6.0), Grid::U8.params(0.0, 6.0));
     }
 
     #[test]

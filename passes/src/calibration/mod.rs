@@ -9,6 +9,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `sketch.rs` | [`Sketch`]: counts, extremes, histogram, merging |
+//! | `channels.rs` | [`ChannelSketches`]: a coarse sketch for each channel, where asked for |
 //! | `binning.rs` | the two passes over the data: extremes, then bins; and the window of bins that data occupies |
 //! | `exact_sum.rs` | a sum of `f32` without rounding, so that addition is associative |
 //! | `codec.rs` | the bytes of a sketch |
@@ -20,6 +21,7 @@
 
 mod auto;
 mod binning;
+mod channels;
 mod codec;
 mod constraints;
 mod entropy;
@@ -32,6 +34,7 @@ pub mod saturation;
 mod sketch;
 pub mod weights;
 
+pub use channels::{CHANNEL_BINS, ChannelSketches, MAX_CHANNELS};
 pub use codec::DecodeError;
 pub use constraints::Constraints;
 pub use mse::QuantError;

@@ -18,6 +18,7 @@ use super::histogram::Histogram;
 use std::collections::BTreeMap;
 
 pub use super::binning::MAX_BINS;
+use super::binning::MIN_BINS;
 
 /// The statistics of one value over any number of samples, in less than 32 KiB; where the extremes of each sample
 /// are kept, 32 bytes a sample more.
@@ -33,6 +34,8 @@ pub struct Sketch {
     max: f32,
     sum_of_mins: ExactSum,
     sum_of_maxs: ExactSum,
+    /// The most bins that there may be.
+    max_bins: usize,
     window: Window,
     counts: Vec<u64>,
     /// Extremes of each numeric sample by its number, for what depends on the order of samples.
@@ -62,7 +65,9 @@ pub struct SketchParts {
     pub sum_of_mins: [u64; 6],
     /// Exact sum of the samples' greatest values.
     pub sum_of_maxs: [u64; 6],
-    /// Counts of the bins, lowest first; which bins these are follows from `min` and `max`.
+    /// The most bins that there may be, from 8 to [`MAX_BINS`].
+    pub max_bins: usize,
+    /// Counts of the bins, lowest first; which bins these are follows from `min`, `max` and `max_bins`.
     pub counts: Vec<u64>,
     /// Number, least and greatest finite value of each numeric sample, in order, if they are kept.
     pub each: Option<Vec<(u64, f32, f32)>>,
@@ -88,10 +93,16 @@ impl Sketch {
             max: f32::NEG_INFINITY,
             sum_of_mins: ExactSum::default(),
             sum_of_maxs: ExactSum::default(),
-            window: Window::covering(0.0, 0.0),
+            max_bins: MAX_BINS,
+            window: Window::covering(0.0, 0.0, MAX_BINS),
             counts: Vec::new(),
             each: None,
         }
+    }
+
+    /// A sketch of no data with at most so many bins, from 8 to [`MAX_BINS`]: coarser, and smaller.
+    pub fn with_max_bins(max_bins: usize) -> Sketch {
+        Sketch { max_bins: max_bins.clamp(MIN_BINS, MAX_BINS), ..Sketch::new() }
     }
 
     /// A sketch of no data that keeps the extremes of each sample; it must be fed by
@@ -148,6 +159,7 @@ impl Sketch {
         self.n_neg_infs = self.n_neg_infs.saturating_add(other.n_neg_infs);
         self.sum_of_mins.merge(&other.sum_of_mins);
         self.sum_of_maxs.merge(&other.sum_of_maxs);
+        self.limit(other.max_bins);
         if other.min <= other.max {
             self.cover(other.min, other.max);
             add_folded(&mut self.counts, self.window, &other.counts, other.window);
@@ -243,6 +255,7 @@ impl Sketch {
             max: self.max,
             sum_of_mins: self.sum_of_mins.limbs(),
             sum_of_maxs: self.sum_of_maxs.limbs(),
+            max_bins: self.max_bins,
             counts: self.counts.clone(),
             each: self.each.as_ref().map(|each| each.iter().map(|(i, (lo, hi))| (*i, *lo, *hi)).collect()),
         }
@@ -257,9 +270,12 @@ impl Sketch {
             && parts.min <= parts.max
             && !is_negative_zero(parts.min)
             && !is_negative_zero(parts.max);
+        if !(MIN_BINS..=MAX_BINS).contains(&parts.max_bins) {
+            return None;
+        }
         let window = match (is_empty, is_numeric) {
-            (true, _) => Window::covering(0.0, 0.0),
-            (_, true) => Window::covering(parts.min, parts.max),
+            (true, _) => Window::covering(0.0, 0.0, parts.max_bins),
+            (_, true) => Window::covering(parts.min, parts.max, parts.max_bins),
             _ => return None,
         };
         // The extremes themselves have been counted, as zeros or in the outermost bins.
@@ -284,6 +300,7 @@ impl Sketch {
             max: parts.max,
             sum_of_mins: ExactSum::from_limbs(parts.sum_of_mins),
             sum_of_maxs: ExactSum::from_limbs(parts.sum_of_maxs),
+            max_bins: parts.max_bins,
             window,
             counts: parts.counts,
             each: parts.each.map(|each| each.into_iter().map(|(i, lo, hi)| (i, (lo, hi))).collect()),
@@ -320,11 +337,31 @@ impl Sketch {
             return;
         }
         (self.min, self.max) = (min, max);
-        let window = Window::covering(min, max);
+        self.fold();
+    }
+
+    /// Leaves no more bins than so many.
+    fn limit(&mut self, max_bins: usize) {
+        if max_bins < self.max_bins {
+            self.max_bins = max_bins;
+            if self.min <= self.max {
+                self.fold();
+            }
+        }
+    }
+
+    /// Brings the histogram to the window that the extremes ask for.
+    fn fold(&mut self) {
+        let window = Window::covering(self.min, self.max, self.max_bins);
         if window != self.window {
             let mut counts = vec![0; window.n_bins];
             add_folded(&mut counts, window, &self.counts, self.window);
-            (self.window, self.counts) = (window, counts);
+            // Counts stay where they are for good: if they moved each time that a sample is wider than those before,
+            // they would come to lie all over the memory that tensors come and go in, which then cannot be reused.
+            self.counts.clear();
+            self.counts.reserve_exact(self.max_bins);
+            self.counts.extend_from_slice(&counts);
+            self.window = window;
         }
     }
 
@@ -402,6 +439,30 @@ mod tests {
             shards.reverse();
             let chain = shards.iter().fold(Sketch::new(), |sum, shard| merge(&sum, shard));
             prop_assert_eq!(chain.to_bytes(), expected);
+        }
+
+        #[test]
+        fn sketches_of_different_sizes_merge_to_the_smallest(
+            samples in vec((vec(value(), 0..40), prop_oneof![Just(8_usize), Just(64), Just(MAX_BINS)]), 1..8),
+        ) {
+            let least = samples.iter().map(|(_, max_bins)| *max_bins).min().unwrap_or(MAX_BINS);
+            let mut expected = Sketch::with_max_bins(least);
+            samples.iter().for_each(|(sample, _)| expected.observe(sample));
+            let parts: Vec<Sketch> = samples
+                .iter()
+                .map(|(sample, max_bins)| {
+                    let mut sketch = Sketch::with_max_bins(*max_bins);
+                    sketch.observe(sample);
+                    sketch
+                })
+                .collect();
+            let merge = |mut a: Sketch, b: &Sketch| { a.merge(b); a };
+            let forward = parts.iter().skip(1).fold(parts[0].clone(), merge);
+            prop_assert_eq!(&forward, &expected);
+            let backward = parts.iter().rev().fold(Sketch::new(), merge);
+            prop_assert_eq!(backward.to_bytes(), expected.to_bytes());
+            prop_assert!(expected.bin_counts().len() <= least);
+            prop_assert_eq!(Sketch::from_bytes(&forward.to_bytes()), Ok(forward));
         }
 
         #[test]

@@ -1,36 +1,21 @@
 //! Ranges of weights, per channel, from the values themselves.
 //!
-//! Weights are quantized symmetrically, zero point 0, which integer kernels need. The least squared error is
-//! searched over shrunken ranges as in GPTQ: the largest magnitude times 1, 0.99, 0.98, ... down to 0.2,
-//! ending once five steps in a row bring nothing.
+//! Weights are quantized symmetrically, zero point 0, which integer kernels need. Methods are those of activations, but
+//! for those that ask for samples. Extremes, percentiles and least errors are found on the values; the
+//! least error is searched over shrunken ranges as in GPTQ: the largest magnitude times 1, 0.99, 0.98, ... down to 0.2,
+//! ending once five steps in a row bring nothing. `entropy` and `auto` work on a sketch of the channel.
 
-use super::Method;
+use super::range::{Method, solve};
+use super::sketch::Sketch;
 use rayon::prelude::*;
-use squint_ir::affine::{ChannelLayout, QuantParams, symmetric};
-use std::fmt;
+use squint_ir::affine::{ChannelLayout, Grid, QuantParams, symmetric};
 
-/// How the range of a channel follows from its weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum WeightMethod {
-    /// The largest magnitude.
-    #[default]
-    MinMax,
-    /// The threshold that keeps this percentage of the magnitudes.
-    Percentile(f64),
-    /// The threshold of least squared error.
-    Mse,
-}
+/// How the range of a channel follows from its weights: one of the methods that [`suits_weights`] allows.
+pub type WeightMethod = Method;
 
-impl fmt::Display for WeightMethod {
-    /// As the command line spells it: like the method of that name for activations.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            WeightMethod::MinMax => Method::MinMax,
-            WeightMethod::Percentile(p) => Method::Percentile(p),
-            WeightMethod::Mse => Method::Mse,
-        }
-        .fmt(f)
-    }
+/// Whether a method makes sense for weights: there are no samples of them.
+pub fn suits_weights(method: Method) -> bool {
+    !matches!(method, Method::MeanMinMax | Method::MovingAverage(_))
 }
 
 /// Scale of each channel of a weight tensor on the grid `[-qmax, qmax]`; zero points are 0.
@@ -63,24 +48,35 @@ fn threshold(mut weights: Vec<f32>, method: WeightMethod, qmax: i32) -> f32 {
     let largest = weights.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
     match method {
         _ if largest == 0.0 => 0.0,
-        WeightMethod::MinMax => largest,
-        WeightMethod::Percentile(percentage) => {
+        // A tensor is one sample, whose extremes are their own means.
+        Method::MinMax | Method::MeanMinMax | Method::MovingAverage(_) => largest,
+        Method::Percentile(percentage) => {
             let kept = (percentage / 100.0).clamp(0.0, 1.0) * weights.len() as f64;
             let rank = (kept.ceil() as usize).clamp(1, weights.len()) - 1;
             let by_magnitude = |a: &f32, b: &f32| a.abs().total_cmp(&b.abs());
             weights.select_nth_unstable_by(rank, by_magnitude).1.abs()
         }
-        WeightMethod::Mse => least_squares_threshold(&weights, largest, qmax),
+        Method::Mse => {
+            least_error_threshold(largest, |scale| squared_error(&weights, scale, qmax as f32), qmax)
+        }
+        Method::Lp(p) => {
+            least_error_threshold(largest, |scale| lp_error(&weights, scale, qmax as f32, p), qmax)
+        }
+        Method::Entropy | Method::Auto => {
+            let mut sketch = Sketch::new();
+            sketch.observe(&weights);
+            solve(&sketch, method, &Grid { qmin: -qmax, qmax, symmetric: true }).hi
+        }
     }
 }
 
-fn least_squares_threshold(weights: &[f32], largest: f32, qmax: i32) -> f32 {
+fn least_error_threshold(largest: f32, error: impl Fn(f32) -> f64, qmax: i32) -> f32 {
     const MAX_STEPS: i32 = 80;
     const PATIENCE: i32 = 5;
     let (mut best, mut least, mut best_step) = (largest, f64::INFINITY, 0);
     for step in 0..=MAX_STEPS {
         let candidate = largest * (1.0 - step as f32 / 100.0);
-        let error = squared_error(weights, symmetric(candidate, qmax).scale, qmax as f32);
+        let error = error(symmetric(candidate, qmax).scale);
         if error < least {
             (best, least, best_step) = (candidate, error, step);
         } else if step - best_step >= PATIENCE {
@@ -92,14 +88,25 @@ fn least_squares_threshold(weights: &[f32], largest: f32, qmax: i32) -> f32 {
 
 /// Sum of squared differences between weights and their levels.
 fn squared_error(weights: &[f32], scale: f32, qmax: f32) -> f64 {
+    summed(weights, |x| rounding(x, scale, qmax).powi(2))
+}
+
+/// Sum of their magnitudes to the power of `p`.
+fn lp_error(weights: &[f32], scale: f32, qmax: f32, p: f64) -> f64 {
+    summed(weights, |x| rounding(x, scale, qmax).abs().powf(p))
+}
+
+/// What a weight changes by when it is quantized.
+fn rounding(x: f32, scale: f32, qmax: f32) -> f64 {
     // Adding and subtracting 1.5 * 2^23 rounds half to even, in a form that compilers vectorise.
     const MAGIC: f32 = 12_582_912.0;
+    let level = ((x / scale).clamp(-qmax, qmax) + MAGIC) - MAGIC;
+    f64::from(level * scale - x)
+}
+
+fn summed(weights: &[f32], error: impl Fn(f32) -> f64) -> f64 {
     // A fixed number of partial sums, so that the result does not depend on how a compiler vectorises.
     const LANES: usize = 8;
-    let error = |x: f32| {
-        let level = ((x / scale).clamp(-qmax, qmax) + MAGIC) - MAGIC;
-        f64::from(level * scale - x).powi(2)
-    };
     let (chunks, rest) = weights.as_chunks::<LANES>();
     let mut sums = [0.0; LANES];
     for chunk in chunks {
@@ -152,5 +159,36 @@ mod tests {
         assert!(mse <= 1.5 && mse > 1.0, "{mse}");
         let error = |threshold: f32| squared_error(&data, threshold / 127.0, 127.0);
         assert!(error(mse) <= error(1.5) && error(mse) <= error(1.2));
+    }
+
+    #[test]
+    fn every_method_of_activations_that_needs_no_samples_is_one_of_weights() {
+        // Normal weights with one that is far out.
+        let mut state = 3_u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+        };
+        let mut normal = || (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
+        let mut data: Vec<f32> = (0..20_000).map(|_| normal() as f32).collect();
+        data.push(-9.0);
+        let dims = [1, data.len()];
+        let bound = |method| scales(&data, &dims, 0, method)[0];
+        assert_eq!(bound(Method::MinMax), 9.0);
+        for method in [
+            Method::Percentile(99.9),
+            Method::Entropy,
+            Method::Mse,
+            Method::Lp(1.0),
+            Method::Lp(2.4),
+            Method::Auto,
+        ] {
+            assert!(suits_weights(method));
+            let found = bound(method);
+            assert!(found > 2.0 && found < 9.0, "{method}: {found}");
+        }
+        assert!(bound(Method::Lp(1.0)) < bound(Method::Mse) && bound(Method::Mse) < bound(Method::Lp(4.0)));
+        assert!((bound(Method::Lp(2.0)) - bound(Method::Mse)).abs() < 1e-6);
+        assert!(!suits_weights(Method::MeanMinMax) && !suits_weights(Method::MovingAverage(0.5)));
     }
 }

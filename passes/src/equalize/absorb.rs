@@ -93,7 +93,7 @@ pub(crate) fn absorb(
     let simulator = Simulator::on(model, &float, &observed, samples, &held_back, cx.config)?;
     let mut error = |model: &Model, float: &FloatGraph<'_>| -> Result<Errors, PassError> {
         let (threads, each) = (threads(cx.config), cx.config.method.depends_on_order());
-        let run = Run { float, samples, threads, progress: &Silent, hash: false, each };
+        let run = Run { float, samples, threads, progress: &Silent, hash: false };
         let mut tally = Tally::new(observed.len(), each);
         run.take(&looked_at, &mut tally, None)?;
         cx.statistics = tally.statistics(model, &observed);

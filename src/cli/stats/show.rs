@@ -7,7 +7,7 @@ use super::{note_missing, read_all};
 use clap::Args;
 use serde_json::{Value, json};
 use squint::passes::calibrate::Seen;
-use squint::passes::calibration::Sketch;
+use squint::passes::calibration::{ChannelSketches, Sketch};
 use squint::stats::Recording;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -22,6 +22,9 @@ pub(super) struct Show {
     /// lie farthest beyond the bulk of their values.
     #[arg(long, value_name = "N")]
     top: Option<usize>,
+    /// Show channels, too, of the values of which they were measured (`squint calibrate --per-channel`).
+    #[arg(long)]
+    per_channel: bool,
     /// How it is written to standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
@@ -44,10 +47,15 @@ impl Show {
             values.sort_by(|a, b| hardness(&b.1.sketch).total_cmp(&hardness(&a.1.sketch)));
             values.truncate(n);
         }
+        if self.per_channel && values.iter().all(|(_, seen)| seen.channels.is_none()) {
+            talk.say(format_args!(
+                "note: no channels of these values were measured; `squint calibrate --per-channel VALUE` does"
+            ));
+        }
         let mut out = io::stdout().lock();
         match self.format {
-            Format::Text => table(&mut out, &recording, &values)?,
-            Format::Json => writeln!(out, "{:#}", report(&recording, &values))?,
+            Format::Text => table(&mut out, &recording, &values, self.per_channel)?,
+            Format::Json => writeln!(out, "{:#}", report(&recording, &values, self.per_channel))?,
         }
         Ok(())
     }
@@ -65,7 +73,12 @@ fn hardness(s: &Sketch) -> f64 {
     f64::from(max.max(-min)) / bulk
 }
 
-fn table(out: &mut impl Write, recording: &Recording, values: &[(&str, &Seen)]) -> io::Result<()> {
+fn table(
+    out: &mut impl Write,
+    recording: &Recording,
+    values: &[(&str, &Seen)],
+    per_channel: bool,
+) -> io::Result<()> {
     let data = &recording.data;
     writeln!(out, "data           {}", data.source)?;
     writeln!(out, "preprocessing  {}", data.preprocessing)?;
@@ -78,37 +91,41 @@ fn table(out: &mut impl Write, recording: &Recording, values: &[(&str, &Seen)]) 
     }
     writeln!(out, " {:>6} {:>7}  distribution (log)", "zeros", "inf/nan")?;
     for (name, seen) in values {
-        let s = &seen.sketch;
-        write!(out, "{name:<width$} {:>10}", s.n_finite().saturating_add(s.n_non_finite()))?;
-        let (min, max) = s.extremes().map_or((None, None), |(a, b)| (Some(a), Some(b)));
-        for x in [min, max].into_iter().chain(QUANTILES.map(|(_, q)| s.quantile(q))) {
-            write!(out, " {:>10}", x.map_or("-".into(), number))?;
+        row(out, name, &seen.sketch, width)?;
+        for (c, sketch) in channels(seen, per_channel).iter().enumerate() {
+            row(out, &format!("  [{c}]"), sketch, width)?;
         }
-        let zeros = 100.0 * s.n_zeros() as f64 / s.n_finite().max(1) as f64;
-        writeln!(out, " {zeros:>5.1}% {:>7}  {}", s.n_non_finite(), bars(s))?;
     }
     Ok(())
 }
 
-fn report(recording: &Recording, values: &[(&str, &Seen)]) -> Value {
+fn row(out: &mut impl Write, name: &str, s: &Sketch, width: usize) -> io::Result<()> {
+    write!(out, "{name:<width$} {:>10}", s.n_finite().saturating_add(s.n_non_finite()))?;
+    let (min, max) = s.extremes().map_or((None, None), |(a, b)| (Some(a), Some(b)));
+    for x in [min, max].into_iter().chain(QUANTILES.map(|(_, q)| s.quantile(q))) {
+        write!(out, " {:>10}", x.map_or("-".into(), number))?;
+    }
+    let zeros = 100.0 * s.n_zeros() as f64 / s.n_finite().max(1) as f64;
+    writeln!(out, " {zeros:>5.1}% {:>7}  {}", s.n_non_finite(), bars(s))
+}
+
+/// The channels that are shown of a value.
+fn channels(seen: &Seen, wanted: bool) -> &[Sketch] {
+    seen.channels.as_ref().filter(|_| wanted).map_or(&[], ChannelSketches::sketches)
+}
+
+fn report(recording: &Recording, values: &[(&str, &Seen)], per_channel: bool) -> Value {
     let value = |(name, seen): &(&str, &Seen)| {
-        let s = &seen.sketch;
-        let (min, max) = s.extremes().map_or((None, None), |(a, b)| (Some(a), Some(b)));
-        let quantiles: serde_json::Map<String, Value> =
-            QUANTILES.iter().map(|(n, q)| ((*n).to_owned(), json!(s.quantile(*q)))).collect();
-        json!({
-            "name": name,
-            "dims": seen.first.as_ref().map(|f| &f.dims),
-            "samples": s.n_samples(),
-            "finite": s.n_finite(),
-            "zeros": s.n_zeros(),
-            "non_finite": s.n_non_finite(),
-            "min": min,
-            "max": max,
-            "mean": s.mean(),
-            "mean_square": s.mean_square(),
-            "quantiles": quantiles,
-        })
+        let mut out = json!({"name": name, "dims": seen.first.as_ref().map(|f| &f.dims)});
+        let of_value = figures(&seen.sketch);
+        if let (Some(out), Value::Object(more)) = (out.as_object_mut(), of_value) {
+            out.extend(more);
+        }
+        if let (true, Some(axis)) = (per_channel, seen.axis()) {
+            let channels: Vec<Value> = channels(seen, true).iter().map(figures).collect();
+            out["channels"] = json!({"axis": axis, "of": channels});
+        }
+        out
     };
     json!({
         "squint": recording.version,
@@ -117,6 +134,23 @@ fn report(recording: &Recording, values: &[(&str, &Seen)]) -> Value {
         "preprocessing": recording.data.preprocessing,
         "samples": {"measured": recording.tally.done().len(), "total": recording.data.total},
         "values": values.iter().map(value).collect::<Vec<_>>(),
+    })
+}
+
+fn figures(s: &Sketch) -> Value {
+    let (min, max) = s.extremes().map_or((None, None), |(a, b)| (Some(a), Some(b)));
+    let quantiles: serde_json::Map<String, Value> =
+        QUANTILES.iter().map(|(n, q)| ((*n).to_owned(), json!(s.quantile(*q)))).collect();
+    json!({
+        "samples": s.n_samples(),
+        "finite": s.n_finite(),
+        "zeros": s.n_zeros(),
+        "non_finite": s.n_non_finite(),
+        "min": min,
+        "max": max,
+        "mean": s.mean(),
+        "mean_square": s.mean_square(),
+        "quantiles": quantiles,
     })
 }
 
