@@ -563,7 +563,7 @@ fn quantized_models_go_to_other_runtimes() {
     shell.write("q.onnxtxt", SIGNED.as_bytes());
     shell.run("quantize q.onnxtxt -o out.onnx --scheme dynamic");
     shell.run("retarget q.onnxtxt -o cpu.onnxtxt --target cpu-vnni");
-    shell.run("retarget q.onnxtxt -o trt.onnxtxt --target tensorrt --verbose");
+    shell.run("retarget q.onnxtxt -o trt.onnxtxt --target tensorrt");
     shell.run("check trt.onnxtxt --target tensorrt");
     shell.run("qat convert q.onnxtxt -o out.onnx --target cpu-vnni --summary json --quiet");
     shell.run("retarget m.onnxtxt -o out.onnx");

@@ -16,7 +16,7 @@ mod each;
 mod knee;
 
 use crate::calibrate::prepare;
-use crate::calibration::Method;
+use crate::calibration::{Method, Range};
 use crate::config::Scheme;
 use crate::feedback::{Sequence, states};
 use crate::float_graph::FloatGraph;
@@ -26,7 +26,7 @@ use crate::runner::Progress;
 use crate::simulate::{Deviation, Errors, Simulator, affordable, spread};
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples};
-use squint_ir::{Model, ValueId};
+use squint_ir::{Graph, Model, ValueId, ValueTable};
 
 /// Name of the stage.
 pub(crate) const NAME: &str = "refine";
@@ -142,6 +142,9 @@ pub(crate) fn refine(
     let is_enough = |d: Deviation| bound.holds(d) && (enough || d.sqnr() >= knee::ENOUGH);
     if is_enough(deviation) {
         cx.steering = steering;
+        if auto && deviation.sqnr() >= TO_SPARE {
+            widen(model, cx, &draft, &simulator)?;
+        }
         return Ok(());
     }
     // So few samples may mislead: more are asked before speed is given up.
@@ -225,6 +228,42 @@ fn feed_back(
         steering.price = price(cx, draft, steering, &holds)?;
     }
     Ok(())
+}
+
+/// Widens the ranges of `cx.steering` if accuracy allows.
+fn widen(
+    model: &Model,
+    cx: &mut PassCx<'_>,
+    draft: &Draft<'_>,
+    simulator: &Simulator<'_>,
+) -> Result<(), PassError> {
+    let Some(wider) = widened(model.main(), &cx.steering) else { return Ok(()) };
+    let sqnr = simulator.deviation(&draft.plan(cx, &wider, false))?.sqnr();
+    if sqnr >= TO_SPARE {
+        cx.steering = wider;
+        let percent = (MARGIN - 1.0) * 100.0;
+        cx.notes.add("", format!("ranges are {percent:.0} % wider than what was seen: {sqnr:.1} dB remain"));
+    }
+    Ok(())
+}
+
+/// Signal to noise in dB, on samples, from which accuracy is given for safety.
+const TO_SPARE: f64 = 40.0;
+
+/// What ranges are widened by then: 2 dB at most.
+const MARGIN: f32 = 1.25;
+
+/// Ranges wider than what calibration saw, if accuracy stays far beyond what is needed: data in use reaches further, the
+/// more so the less it is like the calibration data. Ranges that a Clip ends stay.
+fn widened(g: &Graph, steering: &Steering) -> Option<Steering> {
+    let (method, ranges) = steering.ranges.as_ref()?;
+    let mut wider = ValueTable::new();
+    for (v, range) in ranges.iter() {
+        let clipped = g.producer(v).is_some_and(|(op, _)| g.op(op).is("Clip"));
+        let factor = if clipped { 1.0 } else { MARGIN };
+        wider.insert(v, Range { lo: range.lo * factor, hi: range.hi * factor, ..*range });
+    }
+    Some(Steering { ranges: Some((*method, wider.into())), ..steering.clone() })
 }
 
 /// A method replaces the first only if its error is smaller by so many decibels: few samples decide.

@@ -221,7 +221,7 @@ fn compare_value(
         let difference = Difference { value: g.value(v).name().into(), kind, was: text(was.levels), is };
         out.differences.push(difference);
     };
-    let Some(plan) = cx.plan.values.get(v).filter(|p| !(g.is_output(v) && !p.made_by_integer)) else {
+    let Some(plan) = cx.plan.values.get(v).filter(|p| !g.is_output(v) || p.made_by_integer) else {
         if given {
             let absorbed = |u: squint_ir::Use| matches!(cx.plan.ops.get(u.op), Some(OpPlan::Absorbed(_)));
             let is = match inputs_only {

@@ -16,9 +16,9 @@ use crate::{Costs, Operand, Site};
 use squint_ir::Op;
 use squint_ops::Class;
 
-/// Nanoseconds of one core, for a call and for each unit of work.
+/// Nanoseconds of one core, for a call and for each unit of work, on one processor.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kernel {
+pub(super) struct Terms {
     /// For a call.
     pub(super) call: f64,
     /// For a multiply–accumulate, or an element of a pool's window.
@@ -27,6 +27,17 @@ pub(super) struct Kernel {
     pub(super) fetch: f64,
     /// For an element of the result.
     pub(super) element: f64,
+}
+
+/// What a kernel costs on the processors of a table.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kernel {
+    /// One was measured.
+    One(Terms),
+    /// The mean of two.
+    Mean(Terms, Terms),
+    /// The slower of two counts.
+    Slower(Terms, Terms),
 }
 
 /// Units of work of a call.
@@ -41,11 +52,31 @@ pub(super) struct Work {
     pub(super) elements: u64,
 }
 
+impl Terms {
+    fn cost(self, work: Work) -> f64 {
+        let Work { macs, fetches, elements } = work;
+        self.call + self.mac * macs as f64 + self.fetch * fetches as f64 + self.element * elements as f64
+    }
+}
+
 impl Kernel {
     pub(super) fn cost(self, work: Work) -> u64 {
-        let Work { macs, fetches, elements } = work;
-        let units = self.mac * macs as f64 + self.fetch * fetches as f64 + self.element * elements as f64;
-        (self.call + units) as u64
+        let nanoseconds = match self {
+            Kernel::One(terms) => terms.cost(work),
+            Kernel::Mean(a, b) => (a.cost(work) + b.cost(work)) / 2.0,
+            Kernel::Slower(a, b) => a.cost(work).max(b.cost(work)),
+        };
+        nanoseconds as u64
+    }
+
+    /// The same where another kernel is called anyway.
+    pub(super) fn without_call(self) -> Kernel {
+        let free = |terms| Terms { call: 0.0, ..terms };
+        match self {
+            Kernel::One(terms) => Kernel::One(free(terms)),
+            Kernel::Mean(a, b) => Kernel::Mean(free(a), free(b)),
+            Kernel::Slower(a, b) => Kernel::Slower(free(a), free(b)),
+        }
     }
 
     pub(super) fn each(self, elements: u64) -> u64 {

@@ -7,7 +7,7 @@
 //! - Not a convolution: ConvInteger is not fused with what is around it, and slower than in float.
 
 use super::Processor;
-use super::costs::{Kernel, Work};
+use super::costs::Work;
 use crate::{Dynamic, DynamicKernel, Site};
 use squint_ir::DType;
 
@@ -103,7 +103,7 @@ impl Processor {
         let product = self.operator(site).integer;
         let quantize = match readers {
             // The runtime joins the two: there is no call for it.
-            0 | 1 => Kernel { call: 0.0, ..self.table.dynamic_quantize }.each(x),
+            0 | 1 => self.table.dynamic_quantize.without_call().each(x),
             _ => self.table.dynamic_quantize.each(x) / readers as u64,
         };
         // A bias that is added behind is added by the kernel.
