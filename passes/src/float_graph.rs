@@ -9,6 +9,9 @@ use squint_ir::{Graph, Model, Tensor, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
+/// Is shown each observed value: its slot, dimensions and elements.
+pub(crate) type Watcher<'a> = dyn FnMut(usize, &[usize], &[f32]) + 'a;
+
 /// The float graph with observed values exposed.
 pub(crate) struct FloatGraph<'e> {
     session: Box<dyn Session + 'e>,
@@ -70,7 +73,7 @@ impl<'e> FloatGraph<'e> {
         &self,
         number: usize,
         sample: &Sample,
-        observe: &mut dyn FnMut(usize, &[usize], &[f32]),
+        observe: &mut Watcher<'_>,
     ) -> Result<(), ExecuteError> {
         if !self.keep.contains(&number) {
             return self

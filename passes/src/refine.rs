@@ -23,7 +23,7 @@ use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::runner::Progress;
-use crate::simulate::{Deviation, Errors, Simulator, affordable, spread};
+use crate::simulate::{Deviation, Simulator, affordable, spread};
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples};
 use squint_ir::{Graph, Model, ValueId, ValueTable};
@@ -113,7 +113,7 @@ pub(crate) fn refine(
             let bench = each::Bench {
                 draft: &draft,
                 errors: &errors,
-                others: others.as_ref().map(|f| f as &dyn Fn(&QuantPlan) -> Result<Errors, PassError>),
+                others: others.as_ref().map(|f| f as &each::Measure<'_>),
                 samples: numbers.len(),
                 progress,
             };

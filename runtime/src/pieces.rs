@@ -251,7 +251,10 @@ impl Groups {
 /// Constants of the plans of one session, by the name of their node, each with its size in bytes. They live as long as
 /// some plan has them.
 #[derive(Default)]
-pub(crate) struct Constants(Mutex<HashMap<String, Vec<(Weak<Tensor>, usize)>>>);
+pub(crate) struct Constants(Mutex<HashMap<String, Vec<Held>>>);
+
+/// A tensor that plans hold, and its bytes.
+type Held = (Weak<Tensor>, usize);
 
 impl Constants {
     /// The tensor that some plan has already, if it is equal to this one.

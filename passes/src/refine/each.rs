@@ -24,13 +24,16 @@ const WORK: u64 = 1 << 39;
 /// Runs that are made at most, and at least: a network without contractions still takes time.
 const RUNS: std::ops::RangeInclusive<u64> = 64..=16384;
 
+/// What a plan does to some samples.
+pub(super) type Measure<'a> = dyn Fn(&QuantPlan) -> Result<Errors, PassError> + 'a;
+
 /// How plans are measured.
 pub(super) struct Bench<'a> {
     pub(super) draft: &'a Draft<'a>,
     /// What a plan does to the samples that ranges are chosen by.
-    pub(super) errors: &'a dyn Fn(&QuantPlan) -> Result<Errors, PassError>,
+    pub(super) errors: &'a Measure<'a>,
     /// What it does to other samples, if there are any.
-    pub(super) others: Option<&'a dyn Fn(&QuantPlan) -> Result<Errors, PassError>>,
+    pub(super) others: Option<&'a Measure<'a>>,
     /// Samples in a measurement of `errors`.
     pub(super) samples: usize,
     pub(super) progress: &'a dyn Progress,

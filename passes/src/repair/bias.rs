@@ -103,12 +103,15 @@ pub(super) fn correct(work: &Work<'_>, plan: &QuantPlan) -> Result<Option<QuantP
     Ok(Some(out))
 }
 
+/// The elements of a layer's result, if they are held.
+type Elements = Option<Vec<f32>>;
+
 /// Results of the first layers that have no sums yet, as many as fit, in the float graph; and whether these are all.
 fn float_results(
     session: &dyn Session,
     sample: &Sample,
     sums: &[Option<Sums>],
-) -> Result<(Vec<Option<Vec<f32>>>, bool), PassError> {
+) -> Result<(Vec<Elements>, bool), PassError> {
     let mut results = vec![None; sums.len()];
     let (mut held, mut all) = (0, true);
     session.run(sample, &mut |slot, _, data| {
