@@ -2,6 +2,7 @@
 
 mod calibration;
 mod cli;
+mod cli_errors;
 mod docs;
 mod filetests;
 mod measuring;

@@ -5,11 +5,15 @@
 //! The simulation leaves out the rounding of weights and the differences between kernels; both are small
 //! beside that of activations at 8 bits, and the same for all plans that are compared.
 
+mod errors;
+
 use crate::calibrate::threads;
 use crate::config::Config;
 use crate::float_graph::FloatGraph;
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
+use errors::Difference;
+pub(crate) use errors::Errors;
 use multiversion::multiversion;
 use rayon::prelude::*;
 use squint_ir::affine::{Grid, QuantParams};
@@ -325,72 +329,6 @@ impl<'a> Simulator<'a> {
     }
 }
 
-/// What a plan does to each of some samples: energy of the difference at the outputs over mean energy of the
-/// float outputs. A final Softmax or Sigmoid is left out: where it saturates, it hides errors, and a few
-/// samples near its bend would decide everything.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Errors {
-    energy: Vec<f64>,
-    /// The largest squared difference of an element, in the same unit.
-    peak: Vec<f64>,
-}
-
-/// Energy in decibels, with a floor.
-fn decibels(x: f64) -> f64 {
-    10.0 * x.max(1e-12).log10()
-}
-
-impl Errors {
-    /// Whether the largest error of a sample is no larger than with another plan, in the mean of decibels. A plan that
-    /// clips what is rare may have the smaller energy of errors, and lose what a detector is there to find.
-    pub(crate) fn peaks_no_more_than(&self, other: &Errors) -> bool {
-        let mean = |e: &Errors| e.peak.iter().map(|x| decibels(*x)).sum::<f64>();
-        mean(self) <= mean(other)
-    }
-
-    /// How many decibels of error less than another plan makes on the same samples, as far as that is certain:
-    /// the mean of what the sum of errors says and of what the samples say one by one, less the standard error
-    /// of the latter. Few samples have most of the error, so the sum alone would let them decide.
-    pub(crate) fn gain_over(&self, other: &Errors) -> f64 {
-        let sum = |e: &Errors| decibels(e.energy.iter().sum::<f64>());
-        let single: Vec<f64> =
-            self.energy.iter().zip(&other.energy).map(|(a, b)| decibels(*b) - decibels(*a)).collect();
-        let n = single.len().max(1) as f64;
-        let mean = single.iter().sum::<f64>() / n;
-        let variance = single.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        (sum(other) - sum(self) + mean) / 2.0 - (variance / n).sqrt()
-    }
-}
-
-/// How a planned output differs from the float one.
-#[derive(Clone, Copy, Default)]
-struct Difference {
-    /// Energy of the float output.
-    signal: f64,
-    /// Energy of the difference.
-    noise: f64,
-    /// Largest squared difference of an element.
-    peak: f64,
-}
-
-impl Difference {
-    /// Nothing where shapes differ, or elements are no floats.
-    fn of(float: &Tensor, planned: &Tensor) -> Difference {
-        if !float.dtype().is_float() || float.dims() != planned.dims() {
-            return Difference::default();
-        }
-        let mut d = Difference::default();
-        for (x, y) in float.f32s().iter().zip(planned.f32s().iter()) {
-            let squared = (f64::from(*x) - f64::from(*y)).powi(2);
-            d.signal += f64::from(*x).powi(2);
-            d.noise += squared;
-            // Not `max`, which passes over what is no number.
-            d.peak = if squared <= d.peak { d.peak } else { squared };
-        }
-        d
-    }
-}
-
 /// How a value is quantized.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Rounding {
@@ -564,22 +502,6 @@ mod tests {
     }
 
     #[test]
-    fn gains_are_those_that_samples_agree_on() {
-        let errors = |e: &[f64]| Errors { energy: e.to_vec(), peak: e.to_vec() };
-        let before = errors(&[1.0, 0.01, 0.02]);
-        assert!((errors(&[0.1, 0.001, 0.002]).gain_over(&before) - 10.0).abs() < 1e-9);
-        assert_eq!(before.gain_over(&before), 0.0);
-        assert!(errors(&[0.5, 0.01, 0.02]).peaks_no_more_than(&before));
-        assert!(!errors(&[0.9, 0.02, 0.02]).peaks_no_more_than(&before));
-        // One sample is much better, the others are worse.
-        assert!(errors(&[0.1, 0.03, 0.04]).gain_over(&before) < 1.0);
-        assert_eq!(spread(10, 4, 0.0), [0, 2, 5, 7]);
-        assert_eq!(spread(2, 8, 0.5), [0, 1]);
-        assert_eq!(affordable([vec![1 << 20]].iter(), 2..=8), 8);
-        assert_eq!(affordable([vec![1 << 24], vec![1 << 24]].iter(), 2..=8), 2);
-    }
-
-    #[test]
     fn errors_are_taken_before_a_softmax() {
         let mut m = Model::new("g", 17);
         let g = m.main_mut();
@@ -606,5 +528,13 @@ mod tests {
             // A grid so coarse that neighbours tie: the first wins where the second did.
             assert_eq!(s.deviation(&plan(y, 0.5)).unwrap().flips > 0.5, flips);
         }
+    }
+
+    #[test]
+    fn samples_are_spread_and_as_many_as_is_cheap() {
+        assert_eq!(spread(10, 4, 0.0), [0, 2, 5, 7]);
+        assert_eq!(spread(2, 8, 0.5), [0, 1]);
+        assert_eq!(affordable([vec![1 << 20]].iter(), 2..=8), 8);
+        assert_eq!(affordable([vec![1 << 24], vec![1 << 24]].iter(), 2..=8), 2);
     }
 }
