@@ -107,7 +107,9 @@ def stacked_weights(random):
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["m"]),
         helper.make_node("Relu", ["m"], ["r"]),
-        helper.make_node("MatMul", ["r", "v"], ["y"]),
+        helper.make_node("MatMul", ["r", "v"], ["n"]),
+        # Not scores of classes, of which random weights have many that are nearly equal.
+        helper.make_node("Relu", ["n"], ["y"]),
     ]
     constants = {"w": _normal(random, 4, 256, 256, std=0.06), "v": _normal(random, 4, 256, 256, std=0.06)}
     return _model(nodes, {"x": [4, 256, 256]}, {"y": 3}, constants)

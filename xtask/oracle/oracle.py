@@ -106,7 +106,7 @@ def run_case(case: Case, subject: Subject, squint: Squint, folder: Path, report:
         check_interpreter(case, subject, squint, quantized, folder, report)
     if case.alone:
         with report.step(f"{case.name}/{ALONE}"):
-            [sample] = npz_feeds(subject.data, 1)
+            [sample] = subject.feeds(1)
             check_alone(f"{case.name}/{ALONE}", squint, quantized, sample, folder / ALONE, report)
     if case.formats:
         with report.step(f"{case.name}/formats"):
