@@ -17,7 +17,7 @@ pub(crate) struct Qat {
 /// Each is described where it is defined.
 #[derive(Subcommand)]
 enum Command {
-    Export(export::Export),
+    Export(Box<export::Export>),
     Convert(convert::Convert),
 }
 
