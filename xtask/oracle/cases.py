@@ -55,11 +55,13 @@ CASES = (
     ),
     # Pools and joins with parameters of their own and float graph outputs are worth 6 dB here.
     Case("squeezenet1.1", integer=26, max_float=0, sqnr_db=31, metric="top1", max_drop=0.02, interpreter_db=40, formats=True),
-    Case("mobilenetv2", integer=52, max_float=1, sqnr_db=14, metric="top1", max_drop=0.015, threads=True, formats=True),
+    # The first three convolutions, large and of few channels, are as fast in float, whose borders are then cheaper.
+    Case("mobilenetv2", integer=50, max_float=3, max_float_conv=3, sqnr_db=18, metric="top1", max_drop=0.015, threads=True, formats=True),
     # A stem of 1 or 3 channels and a last Gemm of few columns are faster in float: every other one is integer.
     Case("resnet20-cifar10", integer=18, max_float=2, max_float_conv=1, sqnr_db=25, metric="top1", max_drop=0.01, interpreter_db=45, threads=True),
     Case("mlptiny-ic", integer=8, max_float=2, max_float_conv=1, sqnr_db=18, metric="top1", max_drop=0.01, interpreter_db=60),
-    Case("mnist-8", integer=1, max_float=2, max_float_conv=1, sqnr_db=30, metric="top1", max_drop=0.01, interpreter_db=60),
+    # Integers gain nothing here: the file computes what the float model does.
+    Case("mnist-8", integer=0, max_float=3, sqnr_db=100, metric="top1", max_drop=0.0, interpreter_db=60),
     Case("kws-dscnn", integer=8, max_float=2, max_float_conv=1, sqnr_db=24, metric="top1", max_drop=0.01),
     smoke("yolox-nano"),
     smoke("fastestdet"),
