@@ -31,10 +31,14 @@ use squint_ir::{Graph, Model, ValueId, ValueTable};
 /// Name of the stage.
 pub(crate) const NAME: &str = "refine";
 
-/// Methods tried by `auto`. The first, which clips nothing, is kept unless another is clearly better, also in its largest
-/// errors: what calibration has seen rarely, deployment may see more often.
+/// Methods tried by `auto`, those first that clip least. The first, which clips nothing, is kept unless another is clearly
+/// better, also in its largest errors; and each one unless one behind it is [`AHEAD`]: what calibration has seen rarely,
+/// deployment may see more often.
 const CANDIDATES: [Method; 5] =
-    [Method::MinMax, Method::Auto, Method::Entropy, Method::Mse, Method::Percentile(99.99)];
+    [Method::MinMax, Method::Mse, Method::Percentile(99.99), Method::Auto, Method::Entropy];
+
+/// Decibels by which a method that clips more must be better than one that clips less.
+const AHEAD: f64 = 0.5;
 
 /// Samples that plans are tried on.
 const SAMPLES: std::ops::RangeInclusive<usize> = 4..=24;
@@ -95,7 +99,7 @@ pub(crate) fn refine(
             let errors = errors(&other)?;
             let gain = errors.gain_over(&first);
             if gain > best.0 && errors.peaks_no_more_than(&first) {
-                (steering, plan, best) = (tried, other, (gain, errors));
+                (steering, plan, best) = (tried, other, (gain + AHEAD, errors));
             }
         }
         if cx.config.effort > 2 {
