@@ -1,6 +1,7 @@
 //! The closing report of a quantization.
 
 use serde_json::{Value, json};
+use squint::targets::Costs;
 use squint::{Config, Fate, Report};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -49,6 +50,9 @@ impl Summary<'_> {
         for (i, (reason, n)) in r.float_reasons().into_iter().enumerate() {
             line(if i == 0 { "kept in float" } else { "" }, format!("{n}: {reason}"));
         }
+        if let Some(share) = self.predicted() {
+            line("predicted time", format!("{:.0} % of the optimised float model's", 100.0 * share));
+        }
         if let Some(Sizes { before, after }) = self.sizes {
             let percent = 100.0 * after as f64 / before.max(1) as f64;
             line("size", format!("{} before, {} after ({percent:.0}%)", bytes(before), bytes(after)));
@@ -96,6 +100,7 @@ impl Summary<'_> {
                 "plain": counts.plain,
             },
             "float_reasons": reasons,
+            "predicted_time": self.predicted(),
             "nodes": r.nodes.iter().map(node).collect::<Vec<_>>(),
             "notes": r.notes.iter().map(|n| json!({"place": n.place, "message": n.message})).collect::<Vec<_>>(),
             "seconds": self.stages().into_iter().map(|(n, s)| (n.to_owned(), json!(s))).collect::<serde_json::Map<_, _>>(),
@@ -105,6 +110,13 @@ impl Summary<'_> {
             out["bytes"] = json!({"before": before, "after": after});
         }
         out
+    }
+
+    /// The time of a run over that of the float graph, as the target's cost model has it; `None` where it counts nothing,
+    /// or nothing is quantized.
+    fn predicted(&self) -> Option<f64> {
+        let Costs { integer, float } = self.report.costs;
+        (float > 0 && integer != float).then(|| integer as f64 / float as f64)
     }
 
     /// Seconds by stage.

@@ -12,7 +12,7 @@ use crate::simulate::{Deviation, Simulator};
 use squint_ir::ValueTable;
 
 /// Signal to noise beyond which no time is paid for more, in dB.
-pub(super) const ENOUGH: f64 = 25.0;
+pub(super) const ENOUGH: f64 = 30.0;
 
 /// The share of the time of a run that a decibel is worth.
 const WORTH: f64 = 0.01;
