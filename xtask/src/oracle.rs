@@ -17,17 +17,7 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<bool> {
     let mut arguments = Args::new(arguments);
     let quick = arguments.flag("--quick");
     let with_torch = arguments.flag("--with-torch");
-    let only = arguments.value("--only")?;
-    let zoo = arguments.path("--zoo")?.unwrap_or_else(|| build::repository().join(ZOO));
-    let squint = arguments.path("--squint")?;
-    arguments.finish()?;
-
-    let python = python()?;
-    let squint = squint.map_or_else(|| build::squint(&[]), Ok)?;
-    let mut command = Command::new(python);
-    command.arg(script("oracle.py")).stdin(Stdio::null()).env("PYTHONDONTWRITEBYTECODE", "1");
-    command.arg("--squint").arg(squint).arg("--repository").arg(build::repository());
-    command.arg("--zoo").arg(zoo).arg("--work").arg(work_folder()?);
+    let mut command = over_the_zoo("oracle.py", &[], arguments)?;
     if quick {
         command.arg("--quick");
     }
@@ -35,10 +25,25 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<bool> {
         let torch = venv::python(&work_folder()?.join("torch"), &script("requirements-torch.txt"))?;
         command.arg("--torch").arg(torch);
     }
+    Ok(command.status().context("cannot start the oracle's script")?.success())
+}
+
+/// The command of a script of `xtask/oracle` that runs squint over the models of the zoo, with what is left of the
+/// arguments: `--zoo`, `--squint` (otherwise it is built, with these arguments of cargo) and `--only`.
+pub(crate) fn over_the_zoo(name: &str, built: &[&str], mut arguments: Args) -> Result<Command> {
+    let zoo = arguments.path("--zoo")?.unwrap_or_else(|| build::repository().join(ZOO));
+    let squint = arguments.path("--squint")?;
+    let only = arguments.value("--only")?;
+    arguments.finish()?;
+    let mut command = Command::new(python()?);
+    command.arg(script(name)).stdin(Stdio::null()).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg("--squint").arg(squint.map_or_else(|| build::squint(built), Ok)?);
+    command.arg("--repository").arg(build::repository()).arg("--zoo").arg(zoo);
+    command.arg("--work").arg(work_folder()?);
     if let Some(name) = only {
         command.args(["--only", &name]);
     }
-    Ok(command.status().context("cannot start the oracle's script")?.success())
+    Ok(command)
 }
 
 /// The interpreter of the oracle's environment, made when missing.
