@@ -24,6 +24,7 @@ use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::report::Note;
 pub(crate) use pattern::{NearMiss, Pattern};
 pub(crate) use rewrite::{Miss, Rewrite};
+pub(crate) use rules::clamp::limits;
 use squint_ir::{Model, OpId, ValueId};
 
 /// A rewriting rule.

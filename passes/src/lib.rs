@@ -54,6 +54,7 @@ mod simulate;
 mod spread_grids;
 pub mod statistics;
 mod subpixel_convolutions;
+mod tailor;
 mod weights;
 
 pub use fuse::reference as rewrites_reference;

@@ -69,6 +69,15 @@ const QUANTIZE: &[&dyn Pass] = &[
     &emit_dynamic::EmitDynamic,
     // [`OperatorFormat::Qoperator`] is made of it here, by `lower-qoperator`.
     &eliminate_dead_code::EliminateDeadCode,
+    // What is left in float, as the runtime's float kernels want it.
+    &tailor::avoid_denormals::AvoidDenormals,
+    &tailor::expand_hard_swish::ExpandHardSwish,
+    &infer_types::InferTypes,
+    &tailor::pack_narrow_convolutions::PackNarrowConvolutions,
+    // Last, as it changes shapes.
+    &infer_types::InferTypes,
+    &tailor::align_channels::AlignChannels,
+    &eliminate_dead_code::EliminateDeadCode,
     &finish::Finish,
 ];
 

@@ -19,8 +19,8 @@
 //! It runs after the float graph is final, so that what could be folded into the weights has been.
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId};
-use squint_ops::{Class, row};
+use crate::tailor::replace_with_elementwise;
+use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor};
 
 /// The pass.
 pub(crate) struct SubpixelConvolutions;
@@ -178,67 +178,19 @@ impl Subpixel {
         op.set_attr("pads", self.pads);
         let weight = g.add_const(&names[0], self.weight);
         let bias = self.bias.map(|b| g.add_const(&names[1], b));
-        let between = elementwise_behind(g, id);
-        let end = between.last().copied().unwrap_or(id);
-        let Some(result) = g.result(end, 0) else { return };
         let origin = format!("subpixel-convolutions({label})");
         let operands = [x, Some(weight), bias];
         let operands = &operands[..if bias.is_some() { 3 } else { 2 }];
-        let mut made = result_name(g, id);
-        let mut value = g.emit(
-            OpSpec::from_op(op).operands(operands.iter().copied()).near(id).origin(origin.clone()),
-            &made,
-            None,
-        );
-        for next in &between {
-            made = result_name(g, *next);
-            let mut operands = g.operands(*next);
-            operands[0] = Some(value);
-            let copy = OpSpec::from_op(g.op(*next).clone()).operands(operands).near(*next);
-            value = g.emit(copy, &made, None);
-        }
-        let put = OpSpec::new("DepthToSpace")
-            .name(g.fresh_name(&format!("{label}_DepthToSpace")))
-            .attr("blocksize", self.block as i64)
-            .operands([value])
-            .near(end)
-            .origin(origin);
-        g.set_result(end, 0, None);
-        let put = g.add_op(put);
-        g.set_result(put, 0, Some(result));
-        // From the end, so that nothing reads what is removed.
-        for op in between.iter().rev().chain([&id]) {
-            g.remove_op_and_results(*op);
-        }
+        let first = OpSpec::from_op(op).operands(operands.iter().copied()).near(id).origin(origin.clone());
+        replace_with_elementwise(g, id, first, "subpixels", |g, value, end| {
+            OpSpec::new("DepthToSpace")
+                .name(g.fresh_name(&format!("{label}_DepthToSpace")))
+                .attr("blocksize", self.block as i64)
+                .operands([value])
+                .near(end)
+                .origin(origin)
+        });
     }
-}
-
-fn result_name(g: &Graph, op: OpId) -> String {
-    let name = g.result(op, 0).map_or(String::new(), |v| g.value(v).name().to_owned());
-    format!("{name}_subpixels")
-}
-
-/// The operators behind one, each the only reader of what comes before, that compute each element from one element.
-fn elementwise_behind(g: &Graph, id: OpId) -> Vec<OpId> {
-    let mut chain = Vec::new();
-    let mut last = id;
-    loop {
-        let next = g.result(last, 0).and_then(|v: ValueId| g.only_use(v)).filter(|u| u.slot == 0);
-        let Some(next) = next.filter(|u| elementwise(g, u.op)) else { return chain };
-        last = next.op;
-        chain.push(last);
-    }
-}
-
-fn elementwise(g: &Graph, id: OpId) -> bool {
-    let op = g.op(id);
-    let class = row(&op.domain, &op.op_type).map(|r| r.class);
-    let rows = ["Softmax", "LogSoftmax", "Hardmax"].iter().any(|t| op.is(t));
-    let scalars = g.operands(id).into_iter().skip(1).flatten();
-    matches!(class, Some(Class::Clamp | Class::Unary | Class::Bounded))
-        && !rows
-        && g.results(id).len() == 1
-        && scalars.into_iter().all(|v| g.konst(v).is_some_and(|k| k.len() == 1))
 }
 
 /// The weight of the convolution, `[s·s·M, C, taps, taps]`, of that of a transposed one, `[C, M, k, k]`.

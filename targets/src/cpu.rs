@@ -18,7 +18,8 @@ mod table;
 use crate::onnxruntime::kernels::{self, Kernel, Pattern};
 use crate::onnxruntime::{self, Signs};
 use crate::{
-    Costs, Dynamic, FloatResult, Format, Operand, Pairs, Params, Prediction, Site, Subject, Support, Target,
+    Costs, Dynamic, FloatKernels, FloatResult, Format, Operand, Pairs, Params, Prediction, Site, Subject,
+    Support, Target,
 };
 use squint_ir::affine::Grid;
 use squint_ir::{DType, Op};
@@ -32,11 +33,27 @@ struct Processor {
     direct_outputs: u64,
     /// Whether sums of two products saturate.
     saturates: bool,
+    /// What its float kernels prefer.
+    float: FloatKernels,
 }
 
-const VNNI: Processor = Processor { table: &table::vnni::TABLE, direct_outputs: 4, saturates: false };
+const VNNI: Processor = Processor {
+    table: &table::vnni::TABLE,
+    direct_outputs: 4,
+    saturates: false,
+    float: FloatKernels { block: Some(16) },
+};
 
-const AVX2: Processor = Processor { table: &table::avx2::TABLE, direct_outputs: 8, saturates: true };
+const AVX2: Processor = Processor {
+    table: &table::avx2::TABLE,
+    direct_outputs: 8,
+    saturates: true,
+    float: FloatKernels { block: Some(8) },
+};
+
+/// Costs are those of [`VNNI`], whose dot products are alike. The blocked layout of float convolutions is not built for
+/// this processor.
+const DOT_PRODUCTS: Processor = Processor { float: FloatKernels { block: None }, ..VNNI };
 
 /// The runtime on a kind of processor.
 pub(crate) struct Cpu {
@@ -62,12 +79,12 @@ pub(crate) const CPU_AVX2: Cpu = Cpu {
     processor: AVX2,
 };
 
-/// `arm64`. No such processor was at hand to measure: costs are those of `cpu-vnni`, whose dot products are alike.
+/// `arm64`. No such processor was at hand to measure.
 pub(crate) const ARM64: Cpu = Cpu {
     name: "arm64",
     description: "ONNX Runtime on 64-bit ARM CPUs: int8 activations, int8 per-channel weights",
     activations: Format { dtype: DType::Int8, grid: Grid::I8 },
-    processor: VNNI,
+    processor: DOT_PRODUCTS,
 };
 
 impl Target for Cpu {
@@ -91,6 +108,10 @@ impl Target for Cpu {
 
     fn weights(&self) -> Format {
         Format { dtype: DType::Int8, grid: Grid::I8_SYMMETRIC }
+    }
+
+    fn float_kernels(&self) -> Option<&FloatKernels> {
+        Some(&self.processor.float)
     }
 
     fn min_opset(&self) -> i64 {

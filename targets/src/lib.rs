@@ -7,6 +7,7 @@
 
 mod cost;
 mod cpu;
+mod float;
 mod lint;
 mod onnxruntime;
 mod pairs;
@@ -15,6 +16,7 @@ mod site;
 mod tensorrt;
 
 pub use cost::Costs;
+pub use float::{FloatKernels, Window};
 pub use lint::{Finding, Severity};
 pub use pairs::Pairs;
 pub use prediction::{Fault, Kind, Prediction, Runs, Subject, Why};
@@ -96,6 +98,11 @@ pub trait Target: Sync {
     /// What it costs to run an operator in that way, if `readers` of its kind share the activation that it quantizes.
     /// Nanoseconds of one core; `None` where lengths are unknown.
     fn dynamic_cost(&self, site: &Site<'_>, readers: usize) -> Option<u64>;
+
+    /// What its float kernels prefer among graphs that compute the same; `None` if it rewrites graphs itself.
+    fn float_kernels(&self) -> Option<&FloatKernels> {
+        None
+    }
 
     /// What it costs to run an operator, in nanoseconds of one core.
     fn cost(&self, site: &Site<'_>) -> Costs;

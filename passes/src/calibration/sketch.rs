@@ -237,6 +237,18 @@ impl Sketch {
         self.moment(|centre| centre * centre)
     }
 
+    /// The share of values, NaN aside, that are certainly below a limit: those of whole bins, and negative infinities.
+    pub fn share_below(&self, limit: f64) -> f64 {
+        let (width, first) = (self.bin_width(), f64::from(self.first_bin()));
+        let bins = ((limit / width).floor() - first).clamp(0.0, self.counts.len() as f64) as usize;
+        let zeros = if limit > 0.0 { self.n_zeros } else { 0 };
+        let below = self.counts[..bins]
+            .iter()
+            .fold(self.n_neg_infs.saturating_add(zeros), |n, c| n.saturating_add(*c));
+        let all = self.n_finite().saturating_add(self.n_neg_infs).saturating_add(self.n_pos_infs);
+        below as f64 / all.max(1) as f64
+    }
+
     /// Estimated quantile of the finite values for `q` in `[0, 1]`, interpolated within its bin.
     pub fn quantile(&self, q: f64) -> Option<f32> {
         self.extremes().map(|_| Histogram::new(self).quantile(q) as f32)

@@ -25,7 +25,7 @@ mod activations;
 mod affine;
 mod affine_forward;
 mod arithmetic;
-mod clamp;
+pub(super) mod clamp;
 mod gelu;
 mod gemm;
 mod hoist;

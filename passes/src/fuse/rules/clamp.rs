@@ -114,7 +114,7 @@ fn range(g: &Graph, v: ValueId, depth: usize) -> Option<(f64, f64)> {
 
 /// The limits of a Relu or a Clip, of operands or (before operator set 11) of attributes. A miss if one
 /// is not constant or not a number.
-pub(super) fn limits(g: &Graph, id: OpId) -> Result<(f64, f64), Miss> {
+pub(crate) fn limits(g: &Graph, id: OpId) -> Result<(f64, f64), Miss> {
     let op = g.op(id);
     if op.op_type == "Relu" {
         return Ok((0.0, f64::INFINITY));

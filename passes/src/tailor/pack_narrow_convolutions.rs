@@ -1,0 +1,267 @@
+//! `pack-narrow-convolutions`: neighbouring pixels of a convolution with few output channels are computed as channels of
+//! one pixel.
+//!
+//! ```text
+//! y = Conv <kernel_shape = [3, 39], pads = [1, 19, 1, 19]> (x, w)      # 8 channels
+//!
+//! c = Conv <kernel_shape = [3, 46], strides = [1, 8], pads = [1, 19, 1, 19]> (x, w')   # 8 · 8 channels
+//! r = Reshape (c, [0, 8, 8, -1, W/8])   t = Transpose <perm = [0, 1, 3, 4, 2]> (r)   y = Reshape (t, [0, 8, -1, W])
+//! ```
+//!
+//! Float kernels compute whole blocks of output channels, 16 with AVX-512: 8 channels leave half of the lanes idle, one
+//! channel 15 of 16. The weight of channel `m·f + r` is that of channel `m`, `r` strides further on. When that pays is
+//! known by [`FloatKernels::neighbours`](squint_targets::FloatKernels::neighbours).
+//!
+//! Functions of single elements behind the operator stay behind the Conv, to be absorbed by it.
+
+use super::{float_kernels, konst, replace_with_elementwise};
+use crate::infer_types::infer_concrete;
+use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueTable};
+use squint_ops::Fact;
+use squint_targets::{FloatKernels, Window};
+
+/// The pass.
+pub(crate) struct PackNarrowConvolutions;
+
+impl Pass for PackNarrowConvolutions {
+    fn name(&self) -> &'static str {
+        "pack-narrow-convolutions"
+    }
+
+    fn needs(&self) -> Phase {
+        Phase::Typed
+    }
+
+    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
+        let Some(kernels) = float_kernels(cx)? else { return Ok(Changed::No) };
+        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
+        let convolutions: Vec<_> = order.into_iter().filter(|op| model.main().op(*op).is("Conv")).collect();
+        // Symbols stand for what the first sample had when it is asked what pays, and for anything in what is made.
+        let concrete = infer_concrete(model, &cx.statistics.dims)?;
+        let mut changed = false;
+        for op in convolutions {
+            if let Some(packing) = Packing::of(model.main(), op, kernels, &cx.facts, &concrete) {
+                packing.rewrite(model.main_mut(), op);
+                changed = true;
+            }
+        }
+        Ok(changed.into())
+    }
+}
+
+/// How a convolution is packed.
+struct Packing {
+    /// 0 for rows, 1 for columns of pixels.
+    axis: usize,
+    /// Neighbours that become channels.
+    neighbours: usize,
+    kernel: [usize; 2],
+    strides: [usize; 2],
+    pads: [i64; 4],
+    /// Pixels of the result along the axis.
+    length: usize,
+    /// `[M, C]` of the weight.
+    channels: [usize; 2],
+}
+
+impl Packing {
+    fn of(
+        g: &Graph,
+        id: OpId,
+        kernels: &FloatKernels,
+        facts: &ValueTable<Fact>,
+        concrete: &ValueTable<Fact>,
+    ) -> Option<Packing> {
+        let op = g.op(id);
+        let weight = konst(g, g.operand(id, 1)?).filter(|w| w.dtype() == DType::Float)?;
+        if let Some(bias) = g.operand(id, 2) {
+            konst(g, bias)?;
+        }
+        let [outputs, inputs, high, wide] = *weight.dims() else { return None };
+        let list = |name: &str, n: usize, default: i64| match op.ints(name) {
+            None | Some([]) => Some(vec![default; n]),
+            Some(list) => (list.len() == n).then(|| list.to_vec()),
+        };
+        let (strides, pads, dilations) =
+            (list("strides", 2, 1)?, list("pads", 4, 0)?, list("dilations", 2, 1)?);
+        let plain = matches!(op.string("auto_pad").unwrap_or("NOTSET"), "NOTSET" | "")
+            && op.int("group").unwrap_or(1) == 1
+            && pads.iter().all(|p| *p >= 0)
+            && strides.iter().all(|s| (1..1 << 20).contains(s));
+        if !plain {
+            return None;
+        }
+        let (kernel, strides) = ([high, wide], [strides[0] as usize, strides[1] as usize]);
+        let length = |facts: &ValueTable<Fact>, v, i: usize| -> Option<usize> {
+            facts.get(v)?.shape.as_ref()?.get(i)?.known()?.try_into().ok()
+        };
+        let (x, y) = (g.operand(id, 0)?, g.result(id, 0)?);
+        let pixels = length(concrete, y, 2)? * length(concrete, y, 3)?;
+        let window = |axis: usize| Window {
+            inputs: inputs as u64,
+            outputs: outputs as u64,
+            taps: kernel[axis] as u64,
+            others: kernel[1 - axis] as u64,
+            stride: strides[axis] as u64,
+            pixels: pixels as u64,
+        };
+        // Of the two axes the one with the longer kernel gains more.
+        let axes = if high > wide { [0, 1] } else { [1, 0] };
+        axes.into_iter().filter(|axis| dilations[*axis] == 1).find_map(|axis| {
+            let (from, to) = (length(facts, x, 2 + axis)?, length(facts, y, 2 + axis)?);
+            let neighbours = kernels.neighbours(window(axis))? as usize;
+            let packed = to.div_ceil(neighbours);
+            let (mut kernel, mut strides, mut pads) = (kernel, strides, [pads[0], pads[1], pads[2], pads[3]]);
+            let step = strides[axis];
+            kernel[axis] += step * (neighbours - 1);
+            strides[axis] *= neighbours;
+            // The last window ends behind the data by so much.
+            let end = (packed - 1) * strides[axis] + kernel[axis];
+            pads[2 + axis] = (end as i64 - from as i64 - pads[axis]).max(0);
+            let channels = [outputs, inputs];
+            Some(Packing { axis, neighbours, kernel, strides, pads, length: to, channels })
+        })
+    }
+
+    fn rewrite(self, g: &mut Graph, id: OpId) {
+        let label = g.label(id);
+        let origin = format!("pack-narrow-convolutions({label})");
+        let operand = |g: &Graph, slot| {
+            g.operand(id, slot).and_then(|v| Some((g.value(v).name().to_owned(), g.konst(v)?.clone())))
+        };
+        let (Some(x), Some((name, weight))) = (g.operand(id, 0), operand(g, 1)) else { return };
+        let bias = operand(g, 2);
+        let mut operands = vec![x, g.add_const(&format!("{name}_packed"), self.weight(&weight))];
+        if let Some((name, bias)) = bias {
+            let repeated: Vec<f32> =
+                bias.f32s().iter().flat_map(|b| std::iter::repeat_n(*b, self.neighbours)).collect();
+            operands
+                .push(g.add_const(&format!("{name}_packed"), Tensor::from_f32(&[repeated.len()], &repeated)));
+        }
+        let mut op = g.op(id).clone();
+        let ints = |list: &[usize]| list.iter().map(|n| *n as i64).collect::<Vec<i64>>();
+        op.set_attr("kernel_shape", ints(&self.kernel));
+        op.set_attr("strides", ints(&self.strides));
+        op.set_attr("pads", self.pads.to_vec());
+        op.remove_attr("auto_pad");
+        let first = OpSpec::from_op(op).operands(operands).near(id).origin(origin.clone());
+        replace_with_elementwise(g, id, first, "packed", |g, value, end| self.unpack(g, value, end, &origin));
+    }
+
+    /// `[M·f, C, k, k']`: the kernel of a channel at `f` places.
+    fn weight(&self, weight: &Tensor) -> Tensor {
+        let [outputs, inputs] = self.channels;
+        let [high, wide] = self.kernel;
+        let (from, f) = (weight.f32s(), self.neighbours);
+        let step = self.strides[self.axis] / f;
+        let mut old = self.kernel;
+        old[self.axis] -= step * (f - 1);
+        let mut packed = vec![0.0; outputs * f * inputs * high * wide];
+        for (i, value) in from.iter().enumerate() {
+            let (rest, v) = (i / old[1], i % old[1]);
+            let (rest, u) = (rest / old[0], rest % old[0]);
+            let (m, c) = (rest / inputs, rest % inputs);
+            for r in 0..f {
+                let mut at = [u, v];
+                at[self.axis] += r * step;
+                packed[(((m * f + r) * inputs + c) * high + at[0]) * wide + at[1]] = *value;
+            }
+        }
+        Tensor::from_f32(&[outputs * f, inputs, high, wide], &packed)
+    }
+
+    /// Puts neighbours back into their places. The last operator is returned, the others are in the graph.
+    fn unpack(&self, g: &mut Graph, value: squint_ir::ValueId, near: OpId, origin: &str) -> OpSpec {
+        let (m, f, packed) =
+            (self.channels[0] as i64, self.neighbours as i64, self.length.div_ceil(self.neighbours) as i64);
+        // The lengths of the batch and of the other axis are those that there are.
+        let (apart, perm, together) = match self.axis {
+            0 => ([0, m, f, packed, -1], [0, 1, 3, 2, 4], [0, m, packed * f, -1]),
+            _ => ([0, m, f, -1, packed], [0, 1, 3, 4, 2], [0, m, -1, packed * f]),
+        };
+        let name = g.value(value).name().to_owned();
+        let spec = |op_type: &str| OpSpec::new(op_type).near(near).origin(origin);
+        let constant = |g: &mut Graph, what: &str, list: &[i64]| {
+            g.add_const(&format!("{name}_{what}"), Tensor::from_i64(&[list.len()], list))
+        };
+        let shape = constant(g, "apart", &apart);
+        let split = g.emit(spec("Reshape").operands([value, shape]), &format!("{name}_neighbours"), None);
+        let turn = spec("Transpose").attr("perm", perm.to_vec()).operands([split]);
+        let turned = g.emit(turn, &format!("{name}_in_place"), None);
+        let shape = constant(g, "together", &together);
+        let join = spec("Reshape").operands([turned, shape]);
+        if packed * f == self.length as i64 {
+            return join;
+        }
+        let joined = g.emit(join, &format!("{name}_longer"), None);
+        let bounds = [("start", 0), ("end", self.length as i64), ("axis", 2 + self.axis as i64)];
+        let [start, end, axis] = bounds.map(|(what, n)| constant(g, what, &[n]));
+        spec("Slice").operands([joined, start, end, axis])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::fuse::testing::{ops, outputs, parse};
+    use crate::infer_types::InferTypes;
+
+    fn run(target: &str, attributes: &str, weight: &str, x: &str, behind: &str) -> (Model, Model) {
+        let before = parse(&format!(
+            "<ir_version: 8, opset_import: [\"\" : 17]> m (float{x} x) => (float[N,M,H,W] z) \
+             <float{weight} w = [\"location\": \"gen:randn\"], float[1] b = {{0.5}}> \
+             {{ y = Conv <{attributes}> (x, w, b) {behind} }}"
+        ));
+        let mut after = before.clone();
+        let config = Config::new(target);
+        let mut cx = PassCx::new(&config);
+        InferTypes.run(&mut after, &mut cx).unwrap();
+        // What the first sample had where the model has symbols.
+        let shape = after.main().ty(after.main().inputs[0]).unwrap().shape().unwrap().clone();
+        let dims = shape.iter().zip([2, 8, 12, 300]).map(|(d, seen)| d.known().map_or(seen, |n| n as usize));
+        cx.statistics.dims.insert(after.main().inputs[0], dims.collect());
+        PackNarrowConvolutions.run(&mut after, &mut cx).unwrap();
+        InferTypes.run(&mut after, &mut cx).unwrap();
+        (before, after)
+    }
+
+    #[test]
+    fn packed_convolutions_compute_the_same() {
+        for (attributes, weight, x, expected) in [
+            (
+                "pads = [1, 19, 1, 19]",
+                "[1,8,3,39]",
+                "[2,8,12,300]",
+                "Conv Relu Reshape Transpose Reshape Slice",
+            ),
+            ("pads = [1, 18, 1, 19]", "[1,8,3,39]", "[2,8,12,289]", "Conv Relu Reshape Transpose Reshape"),
+            ("pads = [1, 18, 1, 19]", "[1,8,3,39]", "[N,8,H,289]", "Conv Relu Reshape Transpose Reshape"),
+            ("strides = [1, 2]", "[1,1,1,64]", "[2,1,1,20000]", "Conv Relu Reshape Transpose Reshape Slice"),
+            ("pads = [19, 1, 19, 1]", "[1,8,39,3]", "[2,8,304,12]", "Conv Relu Reshape Transpose Reshape"),
+            ("strides = [3, 1]", "[1,8,31,3]", "[2,8,900,5]", "Conv Relu Reshape Transpose Reshape Slice"),
+        ] {
+            let (before, after) = run("cpu-vnni", attributes, weight, x, "z = Relu (y)");
+            assert_eq!(ops(&after), expected, "{attributes} {weight} {x}");
+            for ((_, a), (_, b)) in outputs(&before).iter().zip(&outputs(&after)) {
+                assert_eq!(a.dims(), b.dims(), "{attributes} {weight} {x}");
+                let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * (1.0 + a.abs());
+                assert!(a.f32s().iter().zip(b.f32s().iter()).all(near), "{attributes} {weight} {x}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_packed_or_gains_nothing_stays() {
+        for (target, attributes, weight, x) in [
+            ("tensorrt", "pads = [1, 19, 1, 19]", "[1,8,3,39]", "[2,8,12,300]"),
+            ("cpu-vnni", "pads = [1, 19, 1, 19]", "[1,8,3,39]", "[2,8,H,W]"),
+            ("cpu-vnni", "dilations = [1, 2]", "[1,8,1,39]", "[2,8,12,300]"),
+            ("cpu-vnni", "", "[1,8,1,1]", "[2,8,12,300]"),
+        ] {
+            let (_, after) = run(target, attributes, weight, x, "z = Relu (y)");
+            assert_eq!(ops(&after), "Conv Relu", "{target} {attributes} {weight} {x}");
+        }
+    }
+}
