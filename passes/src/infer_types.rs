@@ -11,7 +11,7 @@ mod bodies;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use squint_ir::execute::Samples;
 use squint_ir::types::known_dims;
-use squint_ir::{Dim, Graph, GraphId, Model, OpId, Shape, Type, ValueId, ValueTable};
+use squint_ir::{Dim, Graph, GraphId, Model, OpId, Shape, Tensor, Type, ValueId, ValueTable};
 use squint_ops::{Fact, InferCx, Row};
 
 /// The pass.
@@ -55,6 +55,16 @@ fn declared(model: &Model) -> ValueTable<Fact> {
         facts.insert(v, Fact::from_type(ty));
     }
     facts
+}
+
+/// Whether operators of the main graph that always run cannot run if the condition of an `If` among them is as given.
+///
+/// # Errors
+/// If the graph has a cycle.
+pub(crate) fn contradicts(model: &Model, op: OpId, condition: bool) -> Result<bool, PassError> {
+    let mut walk = Walk { assumed: Some((model.main_id(), op, condition)), ..Walk::new(model) };
+    walk.graph(model.main_id(), declared(model))?;
+    Ok(walk.certain)
 }
 
 /// The facts of every value when graph inputs have exactly the given dimensions; inputs without an entry
@@ -107,11 +117,17 @@ struct Walk<'m> {
     contradictions: Vec<(String, String)>,
     /// How many bodies the walk is inside of.
     depth: usize,
+    /// How many of these may not run.
+    uncertain: usize,
+    /// Whether there is a contradiction among operators that always run.
+    certain: bool,
+    /// What a condition is taken to be, other than its operand says.
+    assumed: Option<(GraphId, OpId, bool)>,
 }
 
 impl<'m> Walk<'m> {
     fn new(model: &'m Model) -> Walk<'m> {
-        Walk { model, contradictions: Vec::new(), depth: 0 }
+        Walk { model, contradictions: Vec::new(), depth: 0, uncertain: 0, certain: false, assumed: None }
     }
 
     /// The facts of all values that operators make, added to those of inputs and captured values.
@@ -121,7 +137,7 @@ impl<'m> Walk<'m> {
             let node = g.op(op);
             let results = g.results(op);
             let inferred = match squint_ops::row(&node.domain, &node.op_type) {
-                Some(_) if node.bodies().next().is_some() => self.owner_of_bodies(g, op, &facts)?,
+                Some(_) if node.bodies().next().is_some() => self.owner_of_bodies((id, op), &facts)?,
                 Some(row) => self.operator(g, op, row, &facts),
                 None => Vec::new(),
             };
@@ -147,14 +163,43 @@ impl<'m> Walk<'m> {
         let opset = self.model.opset(&node.domain).unwrap_or(1);
         let n_results = g.results(op).len();
         match (row.infer)(&InferCx { op: node, opset, inputs: &inputs, n_results }) {
-            Ok(facts) => facts,
+            Ok(facts) => decided(node, opset, row, &inputs).map_or(facts, |fact| vec![fact]),
             Err(e) => {
+                self.certain |= self.uncertain == 0;
                 let message = format!("shapes of this {} contradict: {e}", node.op_type);
                 self.contradictions.push((g.label(op), message));
                 Vec::new()
             }
         }
     }
+}
+
+/// Conditions that are computed while inferring, as which branches are taken depends on them.
+const CONDITIONS: &[&str] =
+    &["And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"];
+
+/// `TensorProto.DataType.BOOL`.
+const BOOL: i64 = 9;
+
+/// What a condition on single numbers that are known is.
+fn decided(op: &squint_ir::Op, opset: i64, row: &Row, inputs: &[Option<Fact>]) -> Option<Fact> {
+    let to_bool = op.op_type == "Cast" && op.int("to") == Some(BOOL);
+    if !to_bool && !CONDITIONS.contains(&op.op_type.as_str()) {
+        return None;
+    }
+    let number = |fact: &Option<Fact>| -> Option<Tensor> {
+        let fact = fact.as_ref()?;
+        if let Some(konst) = &fact.konst {
+            return (konst.len() == 1).then(|| konst.as_ref().clone());
+        }
+        let [one] = fact.ints()?[..] else { return None };
+        let dims = vec![1; fact.rank()?];
+        (fact.dtype == Some(squint_ir::DType::Int64)).then(|| Tensor::from_i64(&dims, &[one]))
+    };
+    let numbers: Vec<Tensor> = inputs.iter().map(number).collect::<Option<_>>()?;
+    let inputs: Vec<Option<&Tensor>> = numbers.iter().map(Some).collect();
+    let made = (row.eval?)(&squint_ops::EvalCx { op, opset, inputs: &inputs, n_results: 1 }).ok()?;
+    Some(Fact::constant(made.into_iter().next()?.into()))
 }
 
 /// What is known of a value.

@@ -48,6 +48,7 @@ mod refine;
 mod repair;
 pub mod report;
 pub mod retarget;
+mod rule_out_branches;
 pub mod runner;
 mod shapes;
 mod simulate;

@@ -13,12 +13,20 @@ use crate::inline_branches::InlineBranches;
 use crate::merge_common_subexpressions::MergeCommonSubexpressions;
 use crate::names::uncover_names;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use crate::rule_out_branches::RuleOutBranches;
 use rustc_hash::FxHashSet;
 use squint_ir::{GraphId, Model, OpId, ValueId};
 
 /// The passes over a body, in the order of the pipeline.
-const PASSES: &[&dyn Pass] =
-    &[&Canonicalize, &FoldConstants, &InlineBranches, &Fuse, &MergeCommonSubexpressions, &EliminateDeadCode];
+const PASSES: &[&dyn Pass] = &[
+    &Canonicalize,
+    &FoldConstants,
+    &RuleOutBranches,
+    &InlineBranches,
+    &Fuse,
+    &MergeCommonSubexpressions,
+    &EliminateDeadCode,
+];
 
 /// The pass.
 pub(crate) struct OptimizeBodies;

@@ -25,6 +25,8 @@ const OPTIMIZE: &[&dyn Pass] = &[
     // Folding and fusing ask for types and constants.
     &infer_types::InferTypes,
     &fold_constants::FoldConstants,
+    // Ranks that a branch would have may be ruled out by what stands behind.
+    &rule_out_branches::RuleOutBranches,
     // Folding decides conditions on ranks and options.
     &inline_branches::InlineBranches,
     // Folding turns computed weights and shapes into constants, which lets more be inferred.
@@ -73,6 +75,7 @@ const QUANTIZE: &[&dyn Pass] = &[
     &tailor::avoid_denormals::AvoidDenormals,
     &tailor::expand_hard_swish::ExpandHardSwish,
     &infer_types::InferTypes,
+    &tailor::move_softmax_axis::MoveSoftmaxAxis,
     &tailor::pack_narrow_convolutions::PackNarrowConvolutions,
     // Last, as it changes shapes.
     &infer_types::InferTypes,

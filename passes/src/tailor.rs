@@ -7,6 +7,7 @@ pub(crate) mod align_channels;
 pub(crate) mod avoid_denormals;
 pub(crate) mod expand_hard_swish;
 mod layouts;
+pub(crate) mod move_softmax_axis;
 pub(crate) mod pack_narrow_convolutions;
 
 use crate::pass::{PassCx, PassError};
@@ -30,6 +31,13 @@ fn konst(g: &Graph, v: ValueId) -> Option<&Arc<Tensor>> {
 fn scalar(g: &Graph, v: ValueId) -> Option<f32> {
     let tensor = konst(g, v)?;
     (tensor.len() == 1 && tensor.dtype() == DType::Float).then(|| tensor.f32s()[0])
+}
+
+/// The operand of a function of one operand, if the operator is not one on integers.
+fn in_float(g: &Graph, op: OpId) -> Option<ValueId> {
+    let x = g.operand(op, 0)?;
+    let dequantized = g.producer(x).is_some_and(|(p, _)| g.op(p).is("DequantizeLinear"));
+    (!dequantized).then_some(x)
 }
 
 /// True if an operator computes each element of its only result from one element of its first operand.

@@ -7,7 +7,7 @@
 
 use super::{Walk, join, known};
 use crate::pass::PassError;
-use squint_ir::{Dim, Graph, GraphId, Op, OpId, Shape, ValueTable};
+use squint_ir::{AttrValue, Dim, GraphId, Op, OpId, Shape, ValueTable};
 use squint_ops::Fact;
 
 /// Bodies inside bodies that are walked through more than once: beyond, work would double with each.
@@ -20,10 +20,10 @@ impl Walk<'_> {
     /// What is known of the results of an operator with bodies.
     pub(super) fn owner_of_bodies(
         &mut self,
-        g: &Graph,
-        op: OpId,
+        (graph, op): (GraphId, OpId),
         facts: &ValueTable<Fact>,
     ) -> Result<Vec<Fact>, PassError> {
+        let g = self.model.graph(graph);
         let node = g.op(op);
         let captures: Vec<Fact> =
             g.captures(op).into_iter().map(|v| v.map(|v| known(g, facts, v)).unwrap_or_default()).collect();
@@ -33,14 +33,33 @@ impl Walk<'_> {
         let opset = self.model.onnx_opset();
         match (node.op_type.as_str(), &bodies[..]) {
             ("If", [one, other]) => {
-                let a = self.body(*one, Vec::new(), &captures)?;
-                let b = self.body(*other, Vec::new(), &captures)?;
-                Ok(a.into_iter().zip(b).map(|(a, b)| common(&a, &b)).collect())
+                let assumed =
+                    self.assumed.filter(|(g, o, _)| (*g, *o) == (graph, op)).map(|(.., taken)| taken);
+                let condition = || Some(operands.first()?.konst.as_ref()?.scalar_value()? != 0.0);
+                if let Some(taken) = assumed.or_else(condition) {
+                    let branch = if taken { "then_branch" } else { "else_branch" };
+                    if let Some(AttrValue::Graph(body)) = node.attr(branch) {
+                        return self.body(*body, Vec::new(), &captures);
+                    }
+                }
+                let [a, b] =
+                    self.perhaps(|walk| [*one, *other].map(|body| walk.body(body, Vec::new(), &captures)));
+                Ok(a?.into_iter().zip(b?).map(|(a, b)| common(&a, &b)).collect())
             }
-            ("Loop", [body]) => self.loop_results(*body, &operands, &captures),
-            ("Scan", [body]) if opset >= 9 => self.scan_results(*body, node, &operands, &captures),
+            ("Loop", [body]) => self.perhaps(|walk| walk.loop_results(*body, &operands, &captures)),
+            ("Scan", [body]) if opset >= 9 => {
+                self.perhaps(|walk| walk.scan_results(*body, node, &operands, &captures))
+            }
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// Walks through bodies that may not run.
+    fn perhaps<T>(&mut self, walk: impl FnOnce(&mut Self) -> T) -> T {
+        self.uncertain += 1;
+        let done = walk(self);
+        self.uncertain -= 1;
+        done
     }
 
     /// Body: (iteration, condition, states..) to (condition, states.., elements..).

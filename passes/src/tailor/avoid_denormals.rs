@@ -15,7 +15,7 @@
 //!
 //! Whether there are such elements follows from what calibration saw.
 
-use super::float_kernels;
+use super::{float_kernels, in_float};
 use crate::calibration::Sketch;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use squint_ir::{Graph, Model, OpId, OpSpec, Tensor, ValueId};
@@ -57,13 +57,6 @@ impl Pass for AvoidDenormals {
         }
         Ok(changed.into())
     }
-}
-
-/// The operand of a Softmax, if the operator is not one on integers.
-fn in_float(g: &Graph, op: OpId) -> Option<ValueId> {
-    let x = g.operand(op, 0)?;
-    let dequantized = g.producer(x).is_some_and(|(p, _)| g.op(p).is("DequantizeLinear"));
-    (!dequantized).then_some(x)
 }
 
 /// The share of elements that is certainly so far below the greatest of all.
