@@ -52,16 +52,29 @@ pub(crate) fn is_elementwise(g: &Graph, id: OpId) -> bool {
         && scalars.into_iter().all(|v| g.konst(v).is_some_and(|k| k.len() == 1))
 }
 
-/// The operators behind one, each the only reader of what comes before, that are [`is_elementwise`].
+/// The operators behind one, each the only reader of what comes before, that are [`is_elementwise`]; and a QuantizeLinear
+/// with one scale behind them.
 pub(crate) fn elementwise_behind(g: &Graph, id: OpId) -> Vec<OpId> {
     let mut chain = Vec::new();
     let mut last = id;
     loop {
         let next = g.result(last, 0).and_then(|v: ValueId| g.only_use(v)).filter(|u| u.slot == 0);
-        let Some(next) = next.filter(|u| is_elementwise(g, u.op)) else { return chain };
-        last = next.op;
+        let Some(next) =
+            next.map(|u| u.op).filter(|op| is_elementwise(g, *op) || quantizes_with_one_scale(g, *op))
+        else {
+            return chain;
+        };
+        last = next;
         chain.push(last);
+        if g.op(last).is("QuantizeLinear") {
+            return chain;
+        }
     }
+}
+
+fn quantizes_with_one_scale(g: &Graph, op: OpId) -> bool {
+    let mut parameters = g.operands(op).into_iter().skip(1).flatten();
+    g.op(op).is("QuantizeLinear") && parameters.all(|v| konst(g, v).is_some_and(|k| k.len() == 1))
 }
 
 /// Replaces an operator, and `between`, the [`elementwise_behind`] it, by `first` and copies of them, whose results have

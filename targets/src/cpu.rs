@@ -19,7 +19,7 @@ use crate::onnxruntime::kernels::{self, Kernel, Pattern};
 use crate::onnxruntime::{self, Signs};
 use crate::{
     Costs, Dynamic, FloatKernels, FloatResult, Format, Operand, Pairs, Params, Prediction, Site, Subject,
-    Support, Target,
+    Support, Target, Window,
 };
 use squint_ir::affine::Grid;
 use squint_ir::{DType, Op};
@@ -108,6 +108,10 @@ impl Target for Cpu {
 
     fn weights(&self) -> Format {
         Format { dtype: DType::Int8, grid: Grid::I8_SYMMETRIC }
+    }
+
+    fn integer_neighbours(&self, window: Window) -> Option<u64> {
+        self.processor.integer_neighbours(window)
     }
 
     fn float_kernels(&self) -> Option<&FloatKernels> {

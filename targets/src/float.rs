@@ -9,7 +9,7 @@ pub struct FloatKernels {
     pub block: Option<usize>,
 }
 
-/// A float convolution in two dimensions with one group, as far as it matters for its time.
+/// A convolution in two dimensions with one group, as far as it matters for its time.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// Input channels.
@@ -58,13 +58,17 @@ const MOVE: u64 = 1500;
 const CALLS: u64 = 10_000_000;
 
 impl Window {
+    /// Taps of the kernel with `f` neighbours as channels.
+    pub(crate) fn taps_of(&self, f: u64) -> u64 {
+        (self.taps + (f - 1) * self.stride) * self.others
+    }
+
     /// Time of the convolution with `f` neighbours as channels. The kernel works on up to four blocks of output channels
     /// at once, which share what is loaded of the data. (ONNX Runtime 1.31 on a Xeon with AVX-512: 24 ps for a lane of a
     /// multiply–accumulate with one block, 18 with two, 15 with four, on kernels of 3 × 39, 5 × 5, 7 × 3 and 1 × 256 taps.)
     fn picoseconds(&self, f: u64, block: u64) -> u64 {
         let blocks = (f * self.outputs).div_ceil(block);
-        let taps = (self.taps + (f - 1) * self.stride) * self.others;
-        let lanes = self.inputs * taps * blocks * block * self.pixels.div_ceil(f);
+        let lanes = self.inputs * self.taps_of(f) * blocks * block * self.pixels.div_ceil(f);
         lanes * 10 + lanes * 14 / blocks.min(4)
     }
 }

@@ -104,6 +104,13 @@ pub trait Target: Sync {
         None
     }
 
+    /// How many neighbouring pixels a convolution in integers should compute as channels of one, as in
+    /// [`FloatKernels::neighbours`]; `None` for none.
+    fn integer_neighbours(&self, window: Window) -> Option<u64> {
+        let _ = window;
+        None
+    }
+
     /// What it costs to run an operator, in nanoseconds of one core.
     fn cost(&self, site: &Site<'_>) -> Costs;
 

@@ -12,14 +12,20 @@
 //! channel 15 of 16. The weight of channel `m·f + r` is that of channel `m`, `r` strides further on. When that pays is
 //! known by [`FloatKernels::neighbours`](squint_targets::FloatKernels::neighbours).
 //!
-//! Functions of single elements behind the operator stay behind the Conv, to be absorbed by it.
+//! The same goes for convolutions in integers: with fewer outputs than a register holds they have no direct kernel
+//! ([`Target::integer_neighbours`](squint_targets::Target::integer_neighbours)).
+//!
+//! Functions of single elements behind the operator stay behind the Conv, to be absorbed by it, and so does the
+//! QuantizeLinear, so that what is moved are integers.
 
-use super::{float_kernels, konst, replace_with_elementwise};
+use super::{elementwise_behind, float_kernels, konst, replace_with_elementwise};
 use crate::infer_types::infer_concrete;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueTable};
+use crate::plan::resolve_target;
+use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId, ValueTable};
 use squint_ops::Fact;
-use squint_targets::{FloatKernels, Window};
+use squint_targets::Window;
+use std::sync::Arc;
 
 /// The pass.
 pub(crate) struct PackNarrowConvolutions;
@@ -34,6 +40,7 @@ impl Pass for PackNarrowConvolutions {
     }
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
+        let target = resolve_target(&cx.config.target)?;
         let Some(kernels) = float_kernels(cx)? else { return Ok(Changed::No) };
         let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
         let convolutions: Vec<_> = order.into_iter().filter(|op| model.main().op(*op).is("Conv")).collect();
@@ -41,13 +48,103 @@ impl Pass for PackNarrowConvolutions {
         let concrete = infer_concrete(model, &cx.statistics.dims)?;
         let mut changed = false;
         for op in convolutions {
-            if let Some(packing) = Packing::of(model.main(), op, kernels, &cx.facts, &concrete) {
-                packing.rewrite(model.main_mut(), op);
+            let g = model.main();
+            let Some(constants) = Constants::of(g, op) else { continue };
+            let neighbours = |window| match constants.weight.dequantize {
+                Some(_) => target.integer_neighbours(window),
+                None => kernels.neighbours(window),
+            };
+            if let Some(packing) = Packing::of(g, op, &constants, &neighbours, &cx.facts, &concrete) {
+                packing.rewrite(model.main_mut(), op, &constants);
                 changed = true;
             }
         }
         Ok(changed.into())
     }
+}
+
+/// The weight and bias of a convolution that is all in float or all in integers.
+struct Constants {
+    weight: Source,
+    bias: Option<Source>,
+}
+
+/// A constant, or integers that a DequantizeLinear makes a constant of.
+struct Source {
+    tensor: Arc<Tensor>,
+    name: String,
+    dequantize: Option<OpId>,
+}
+
+impl Constants {
+    fn of(g: &Graph, op: OpId) -> Option<Constants> {
+        let weight = Source::of(g, g.operand(op, 1)?)?;
+        let bias = match g.operand(op, 2) {
+            Some(v) => Some(Source::of(g, v)?),
+            None => None,
+        };
+        let quantized = |v| g.producer(v).is_some_and(|(p, _)| g.op(p).is("DequantizeLinear"));
+        let ends_in_integers =
+            || elementwise_behind(g, op).last().is_some_and(|q| g.op(*q).is("QuantizeLinear"));
+        let consistent = match weight.dequantize {
+            Some(_) => {
+                quantized(g.operand(op, 0)?)
+                    && ends_in_integers()
+                    && bias.as_ref().is_none_or(|b| b.dequantize.is_some())
+            }
+            None => bias.as_ref().is_none_or(|b| b.dequantize.is_none()),
+        };
+        consistent.then_some(Constants { weight, bias })
+    }
+}
+
+impl Source {
+    fn of(g: &Graph, v: ValueId) -> Option<Source> {
+        let name = || g.value(v).name().to_owned();
+        if let Some(tensor) = konst(g, v) {
+            let float = tensor.dtype() == DType::Float;
+            return float.then(|| Source { tensor: tensor.clone(), name: name(), dequantize: None });
+        }
+        let (dq, _) = g.producer(v).filter(|(p, _)| g.op(*p).is("DequantizeLinear"))?;
+        let mut parameters = g.operands(dq).into_iter().flatten().map(|v| Some((v, konst(g, v)?)));
+        let (codes, tensor) = parameters.next()??;
+        let (_, scale) = parameters.next()??;
+        // What is added are zeros.
+        let symmetric = match parameters.next() {
+            Some(zero_point) => zero_point?.1.to_f64s().iter().all(|z| *z == 0.0),
+            None => true,
+        };
+        let along_rows = scale.len() == 1 || (scale.rank() == 1 && g.op(dq).int("axis").unwrap_or(1) == 0);
+        let fits = symmetric && along_rows && matches!(tensor.dtype(), DType::Int8 | DType::Int32);
+        let name = g.value(codes).name().to_owned();
+        fits.then(|| Source { tensor: tensor.clone(), name, dequantize: Some(dq) })
+    }
+
+    /// Puts another tensor in its place, whose rows are those of this one, each so many times.
+    fn replace(&self, g: &mut Graph, tensor: Tensor, times: usize, near: OpId, origin: &str) -> ValueId {
+        let made = g.add_const(&format!("{}_packed", self.name), tensor);
+        let Some(dq) = self.dequantize else { return made };
+        let mut operands = g.operands(dq);
+        operands[0] = Some(made);
+        for slot in operands.iter_mut().skip(1) {
+            let Some(v) = *slot else { continue };
+            let Some(old) = konst(g, v).filter(|k| k.len() > 1).cloned() else { continue };
+            let name = format!("{}_packed", g.value(v).name());
+            *slot = Some(g.add_const(&name, repeat_rows(&old, times)));
+        }
+        let copy = OpSpec::from_op(g.op(dq).clone()).operands(operands).near(near).origin(origin);
+        g.emit(copy, &format!("{}_dequantized", self.name), None)
+    }
+}
+
+/// Each row of a tensor so many times.
+fn repeat_rows(t: &Tensor, times: usize) -> Tensor {
+    let mut dims = t.dims().to_vec();
+    let rows = dims.first().copied().unwrap_or(1).max(1);
+    let row = t.bytes().len() / rows;
+    let repeated: Vec<u8> = (0..rows).flat_map(|r| t.bytes()[r * row..][..row].repeat(times)).collect();
+    dims[0] = rows * times;
+    Tensor::raw(t.dtype(), &dims, repeated.into()).expect("invariant: as many times the bytes as elements")
 }
 
 /// How a convolution is packed.
@@ -69,16 +166,13 @@ impl Packing {
     fn of(
         g: &Graph,
         id: OpId,
-        kernels: &FloatKernels,
+        constants: &Constants,
+        neighbours: &dyn Fn(Window) -> Option<u64>,
         facts: &ValueTable<Fact>,
         concrete: &ValueTable<Fact>,
     ) -> Option<Packing> {
         let op = g.op(id);
-        let weight = konst(g, g.operand(id, 1)?).filter(|w| w.dtype() == DType::Float)?;
-        if let Some(bias) = g.operand(id, 2) {
-            konst(g, bias)?;
-        }
-        let [outputs, inputs, high, wide] = *weight.dims() else { return None };
+        let [outputs, inputs, high, wide] = *constants.weight.tensor.dims() else { return None };
         let list = |name: &str, n: usize, default: i64| match op.ints(name) {
             None | Some([]) => Some(vec![default; n]),
             Some(list) => (list.len() == n).then(|| list.to_vec()),
@@ -110,7 +204,7 @@ impl Packing {
         let axes = if high > wide { [0, 1] } else { [1, 0] };
         axes.into_iter().filter(|axis| dilations[*axis] == 1).find_map(|axis| {
             let (from, to) = (length(facts, x, 2 + axis)?, length(facts, y, 2 + axis)?);
-            let neighbours = kernels.neighbours(window(axis))? as usize;
+            let neighbours = neighbours(window(axis))? as usize;
             let packed = to.div_ceil(neighbours);
             let (mut kernel, mut strides, mut pads) = (kernel, strides, [pads[0], pads[1], pads[2], pads[3]]);
             let step = strides[axis];
@@ -124,20 +218,14 @@ impl Packing {
         })
     }
 
-    fn rewrite(self, g: &mut Graph, id: OpId) {
+    fn rewrite(self, g: &mut Graph, id: OpId, constants: &Constants) {
         let label = g.label(id);
         let origin = format!("pack-narrow-convolutions({label})");
-        let operand = |g: &Graph, slot| {
-            g.operand(id, slot).and_then(|v| Some((g.value(v).name().to_owned(), g.konst(v)?.clone())))
-        };
-        let (Some(x), Some((name, weight))) = (g.operand(id, 0), operand(g, 1)) else { return };
-        let bias = operand(g, 2);
-        let mut operands = vec![x, g.add_const(&format!("{name}_packed"), self.weight(&weight))];
-        if let Some((name, bias)) = bias {
-            let repeated: Vec<f32> =
-                bias.f32s().iter().flat_map(|b| std::iter::repeat_n(*b, self.neighbours)).collect();
-            operands
-                .push(g.add_const(&format!("{name}_packed"), Tensor::from_f32(&[repeated.len()], &repeated)));
+        let Some(x) = g.operand(id, 0) else { return };
+        let (weight, f) = (&constants.weight, self.neighbours);
+        let mut operands = vec![x, weight.replace(g, self.weight(&weight.tensor), f, id, &origin)];
+        if let Some(bias) = &constants.bias {
+            operands.push(bias.replace(g, repeat_rows(&bias.tensor, f), f, id, &origin));
         }
         let mut op = g.op(id).clone();
         let ints = |list: &[usize]| list.iter().map(|n| *n as i64).collect::<Vec<i64>>();
@@ -153,26 +241,29 @@ impl Packing {
     fn weight(&self, weight: &Tensor) -> Tensor {
         let [outputs, inputs] = self.channels;
         let [high, wide] = self.kernel;
-        let (from, f) = (weight.f32s(), self.neighbours);
+        let f = self.neighbours;
+        let (from, size) = (weight.bytes(), weight.bytes().len() / weight.len().max(1));
         let step = self.strides[self.axis] / f;
         let mut old = self.kernel;
         old[self.axis] -= step * (f - 1);
-        let mut packed = vec![0.0; outputs * f * inputs * high * wide];
-        for (i, value) in from.iter().enumerate() {
+        let mut packed = vec![0; outputs * f * inputs * high * wide * size];
+        for i in 0..weight.len() {
             let (rest, v) = (i / old[1], i % old[1]);
             let (rest, u) = (rest / old[0], rest % old[0]);
             let (m, c) = (rest / inputs, rest % inputs);
             for r in 0..f {
                 let mut at = [u, v];
                 at[self.axis] += r * step;
-                packed[(((m * f + r) * inputs + c) * high + at[0]) * wide + at[1]] = *value;
+                let to = (((m * f + r) * inputs + c) * high + at[0]) * wide + at[1];
+                packed[to * size..][..size].copy_from_slice(&from[i * size..][..size]);
             }
         }
-        Tensor::from_f32(&[outputs * f, inputs, high, wide], &packed)
+        Tensor::raw(weight.dtype(), &[outputs * f, inputs, high, wide], packed.into())
+            .expect("invariant: as many bytes as elements have")
     }
 
     /// Puts neighbours back into their places. The last operator is returned, the others are in the graph.
-    fn unpack(&self, g: &mut Graph, value: squint_ir::ValueId, near: OpId, origin: &str) -> OpSpec {
+    fn unpack(&self, g: &mut Graph, value: ValueId, near: OpId, origin: &str) -> OpSpec {
         let (m, f, packed) =
             (self.channels[0] as i64, self.neighbours as i64, self.length.div_ceil(self.neighbours) as i64);
         // The lengths of the batch and of the other axis are those that there are.
@@ -250,6 +341,56 @@ mod tests {
                 assert!(a.f32s().iter().zip(b.f32s().iter()).all(near), "{attributes} {weight} {x}");
             }
         }
+    }
+
+    #[test]
+    fn integers_are_packed_before_they_are_dequantized() {
+        let before = parse(
+            "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,8,6,64] x) => (float[N,M,H,W] z) \
+             <float s = {0.01}, uint8 p = {100}, float[2] ws = {0.01, 0.02}, int8[2] wz = {0, 0}, \
+              float[2] bs = {0.0001, 0.0002}, float[2,8,3,7] w = [\"location\": \"gen:randn\"], \
+              float[2] b = {0.5, -0.5}, int32[2] bz = {0, 0}> { \
+              wq = QuantizeLinear <axis = 0> (w, ws, wz) q = QuantizeLinear (x, s, p) d = DequantizeLinear (q, s, p) \
+              wd = DequantizeLinear <axis = 0> (wq, ws, wz) y = Conv <pads = [1, 3, 1, 3]> (d, wd, b) r = Relu (y) \
+              o = QuantizeLinear (r, s, p) z = DequantizeLinear (o, s, p) }",
+        );
+        let mut folded = before.clone();
+        let config = Config::new("cpu-vnni");
+        let mut cx = PassCx::new(&config);
+        // The codes of the weight as a constant; the bias as integers with its scales.
+        let codes = outputs_of(&before, "wq");
+        let g = folded.main_mut();
+        let (wq, b) = (g.value_named("wq").unwrap(), g.value_named("b").unwrap());
+        let (quantize, _) = g.producer(wq).unwrap();
+        g.set_result(quantize, 0, None);
+        g.remove_op(quantize);
+        g.set_const(wq, Some(codes.into()));
+        let bytes: Vec<u8> = [5000i32, -2500].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let bq = g.add_const("bq", Tensor::raw(DType::Int32, &[2], bytes.into()).unwrap());
+        let (bs, bz) = (g.value_named("bs"), g.value_named("bz"));
+        let (conv, _) = g.producer(g.value_named("y").unwrap()).unwrap();
+        let dq = OpSpec::new("DequantizeLinear").attr("axis", 0i64).operands([Some(bq), bs, bz]).near(conv);
+        let bd = g.emit(dq, "bd", None);
+        g.set_operand(conv, 2, Some(bd));
+        assert!(!g.is_used(b));
+        let mut after = folded.clone();
+        InferTypes.run(&mut after, &mut cx).unwrap();
+        PackNarrowConvolutions.run(&mut after, &mut cx).unwrap();
+        let text = ops(&after);
+        assert!(
+            text.ends_with("Conv Relu QuantizeLinear Reshape Transpose Reshape DequantizeLinear"),
+            "{text}"
+        );
+        let [(_, a), (_, b)] = [&outputs(&folded)[0], &outputs(&after)[0]];
+        assert_eq!((a.dims(), a.f32s()), (b.dims(), b.f32s()));
+    }
+
+    /// What a model makes of its inputs in a value that is no output.
+    fn outputs_of(model: &Model, name: &str) -> Tensor {
+        let mut model = model.clone();
+        let v = model.main().value_named(name).unwrap();
+        model.main_mut().outputs = vec![v];
+        outputs(&model).remove(0).1
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //!   of 4 or 8: `Processor::direct_outputs`), and for 16 k depthwise channels; all others copy every window first. So an image of 3 channels is padded to 4.
 
 use super::Processor;
-use crate::{Costs, Operand, Site};
+use crate::{Costs, Operand, Site, Window};
 use squint_ir::Op;
 use squint_ops::Class;
 
@@ -214,16 +214,53 @@ impl Processor {
             None if inputs % 4 == 0 && self.wide_enough(outputs) => (self.table.conv_direct_u8, 0),
             None => (self.table.conv_unrolled_u8, 0),
         };
-        let integer = kernel.cost(work) + pad;
+        let packed = window_of(site.op, weight, pixels);
+        let alone = kernel.cost(work) + pad;
+        let integer = packed.and_then(|w| self.pack_integers(w)).map_or(alone, |(_, cost)| cost.min(alone));
         let macs = inputs * window * elements;
-        let float = match window {
-            1 => self.table.pointwise_f32.cost(Work { macs, fetches: pixels, elements }),
-            _ => {
-                let row = if inputs < BLOCK { self.table.stem_f32 } else { self.table.conv_f32 };
-                row.cost(Work { macs, fetches: lines * wide / BLOCK, elements })
-            }
+        let row = match window {
+            1 => self.table.pointwise_f32,
+            _ if inputs < BLOCK => self.table.stem_f32,
+            _ => self.table.conv_f32,
         };
+        let float = match window {
+            1 => row.cost(Work { macs, fetches: pixels, elements }),
+            _ => row.cost(Work { macs, fetches: lines * wide / BLOCK, elements }),
+        };
+        let neighbours = packed.and_then(|w| Some((w, self.float.neighbours(w)?)));
+        let float = neighbours.map_or(float, |(w, f)| {
+            let wide = (f * outputs).next_multiple_of(BLOCK);
+            let elements = wide * pixels.div_ceil(f);
+            let macs = inputs * w.taps_of(f) * elements;
+            let work = Work { macs, fetches: lines.div_ceil(f) * wide / BLOCK, elements };
+            float.min(row.cost(work) + self.table.move_f32.each(outputs * pixels))
+        });
         Some(Costs { integer, float })
+    }
+
+    /// How many neighbouring pixels an integer convolution should compute as channels, so that there are enough for the
+    /// direct kernel, and what that costs.
+    fn pack_integers(&self, window: Window) -> Option<(u64, u64)> {
+        if window.inputs % 4 != 0 || window.outputs >= BLOCK {
+            return None;
+        }
+        let cost = |f: u64| {
+            let (taps, pixels) = (window.taps_of(f), window.pixels.div_ceil(f));
+            let elements = (f * window.outputs).next_multiple_of(BLOCK) * pixels;
+            let work = Work { macs: window.inputs * taps * elements, fetches: taps * pixels, elements };
+            self.table.conv_direct_u8.cost(work) + self.table.move_u8.each(window.outputs * window.pixels)
+        };
+        let wide = |f: &u64| self.wide_enough(f * window.outputs);
+        [2, 4, 8, 16].into_iter().filter(wide).map(|f| (cost(f), f)).min().map(|(cost, f)| (f, cost))
+    }
+
+    /// As [`pack_integers`](Self::pack_integers), where it pays clearly.
+    pub(super) fn integer_neighbours(&self, window: Window) -> Option<u64> {
+        let (f, packed) = self.pack_integers(window)?;
+        let elements = BLOCK * window.pixels;
+        let taps = window.taps_of(1);
+        let work = Work { macs: window.inputs * taps * elements, fetches: taps * window.pixels, elements };
+        (packed * 6 < self.table.conv_unrolled_u8.cost(work) * 5).then_some(f)
     }
 
     fn matrix(&self, site: &Site<'_>, out: u64) -> Costs {
@@ -267,6 +304,23 @@ impl Processor {
         };
         Costs { integer: integer.each(out), float }
     }
+}
+
+/// A convolution of one group that can be packed: along the axis of its longer kernel.
+fn window_of(op: &Op, weight: &[usize], pixels: u64) -> Option<Window> {
+    let [outputs, inputs, high, wide] = *weight else { return None };
+    let strides = op.ints("strides").filter(|s| s.len() == 2).unwrap_or(&[1, 1]);
+    let dilations = op.ints("dilations").filter(|d| d.len() == 2).unwrap_or(&[1, 1]);
+    let axis = usize::from(high <= wide);
+    let kernel = [high as u64, wide as u64];
+    (dilations[axis] == 1).then_some(Window {
+        inputs: inputs as u64,
+        outputs: outputs as u64,
+        taps: kernel[axis],
+        others: kernel[1 - axis],
+        stride: strides[axis].max(1) as u64,
+        pixels,
+    })
 }
 
 /// No reason to prefer either.
