@@ -80,7 +80,10 @@ pub(crate) const ROWS: &[Row] = &[
         let alpha = parameter(cx, "alpha", 1.702);
         map(cx, |x| x * float::sigmoid(alpha * x))
     }),
-    unary("FastGelu", &[1]).microsoft().ports(&[Port::Act, Port::Param]),
+    unary("FastGelu", &[1]).microsoft().ports(&[Port::Act, Port::Param]).eval(|cx| match cx.inputs {
+        [_] | [_, None] => map(cx, float::gelu_tanh),
+        _ => crate::kernel::unsupported("a bias"),
+    }),
     unary("BiasGelu", &[1]).microsoft().ports(&[Port::Act, Port::Param]),
     // Bounded functions.
     bounded("Sigmoid", &[1, 6, 13], UNIT).eval(|cx| map(cx, float::sigmoid)),

@@ -23,6 +23,7 @@ mod feedback;
 mod finish;
 mod float_graph;
 mod fold_constants;
+mod fold_lookups;
 mod freeze_quantizers;
 pub mod frozen;
 mod fuse;

@@ -34,6 +34,8 @@ const OPTIMIZE: &[&dyn Pass] = &[
     // Patterns share what is equal: a second copy of a part would be a use outside of the match.
     &merge_common_subexpressions::MergeCommonSubexpressions,
     &fuse::Fuse,
+    // Fusing finds lookups, too.
+    &fold_lookups::FoldLookups,
     // What is known outside of bodies is known now. What they no longer capture is dead below.
     &optimize_bodies::OptimizeBodies,
     // Equal work after fusing is found once.
@@ -74,6 +76,8 @@ const QUANTIZE: &[&dyn Pass] = &[
     // What is left in float, as the runtime's float kernels want it.
     &tailor::avoid_denormals::AvoidDenormals,
     &tailor::expand_hard_swish::ExpandHardSwish,
+    &tailor::fuse_gelu_tanh::FuseGeluTanh,
+    &eliminate_dead_code::EliminateDeadCode,
     &infer_types::InferTypes,
     &tailor::move_softmax_axis::MoveSoftmaxAxis,
     &tailor::pack_narrow_convolutions::PackNarrowConvolutions,

@@ -6,6 +6,7 @@
 pub(crate) mod align_channels;
 pub(crate) mod avoid_denormals;
 pub(crate) mod expand_hard_swish;
+pub(crate) mod fuse_gelu_tanh;
 mod layouts;
 pub(crate) mod move_softmax_axis;
 pub(crate) mod pack_narrow_convolutions;

@@ -30,6 +30,7 @@ mod gelu;
 mod gemm;
 mod hoist;
 mod join;
+mod lookup;
 mod movement;
 mod no_op;
 mod norm;
@@ -61,6 +62,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { title: "Arithmetic with constants", rules: arithmetic::RULES },
     Family { title: "Behind a contraction", rules: affine::RULES },
     Family { title: "Before a contraction", rules: affine_forward::RULES },
+    Family { title: "Tables", rules: lookup::RULES },
     Family { title: "Matrix products", rules: gemm::RULES },
     Family { title: "Factors moved up", rules: hoist::RULES },
     Family { title: "Clamps", rules: clamp::RULES },

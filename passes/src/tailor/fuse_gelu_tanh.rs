@@ -1,0 +1,223 @@
+//! `fuse-gelu-tanh`: the approximate Gelu that is written out becomes one operator.
+//!
+//! ```text
+//! x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))   =   com.microsoft.FastGelu (x)
+//! ```
+//!
+//! ONNX has the operator since 20 (`Gelu`), ONNX Runtime of its own. The runtime looks for some spellings of it
+//! (`fast_gelu_fusion.cc`); here any is found: what stands under the tanh is read as a polynomial.
+
+use super::{float_kernels, scalar};
+use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use squint_ir::{Graph, Model, OpId, OpSpec, ValueId};
+
+/// The pass.
+pub(crate) struct FuseGeluTanh;
+
+/// Domain of ONNX Runtime's own operators.
+const MICROSOFT: &str = "com.microsoft";
+
+impl Pass for FuseGeluTanh {
+    fn name(&self) -> &'static str {
+        "fuse-gelu-tanh"
+    }
+
+    fn needs(&self) -> Phase {
+        Phase::Typed
+    }
+
+    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
+        if float_kernels(cx)?.is_none() {
+            return Ok(Changed::No);
+        }
+        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
+        let mut changed = false;
+        for tanh in order.into_iter().filter(|op| model.main().op(*op).is("Tanh")).collect::<Vec<_>>() {
+            let g = model.main_mut();
+            let Some((x, end)) = gelu(g, tanh) else { continue };
+            let Some(y) = g.result(end, 0) else { continue };
+            let spec = OpSpec::new("FastGelu")
+                .domain(MICROSOFT)
+                .name(g.op(end).name.clone())
+                .operands([x])
+                .near(end)
+                .origin(format!("fuse-gelu-tanh({})", g.label(end)));
+            g.set_result(end, 0, None);
+            let fused = g.add_op(spec);
+            g.set_result(fused, 0, Some(y));
+            changed = true;
+        }
+        if changed && model.opset(MICROSOFT).is_none() {
+            model.set_opset(MICROSOFT, 1);
+        }
+        Ok(changed.into())
+    }
+}
+
+/// The operand of a Gelu, and the operator that gives its result.
+fn gelu(g: &Graph, tanh: OpId) -> Option<(ValueId, OpId)> {
+    let add = g.only_use(g.result(tanh, 0)?)?.op;
+    let (_, one) = with_scalar(g, add)?;
+    let sum = g.result(add, 0).filter(|_| g.op(add).is("Add") && one == 1.0)?;
+    let (product, other) = only_product(g, sum)?;
+    // Half of it, times the operand; times the operand, half of it; or times half the operand.
+    let (x, end) = match other {
+        Factor::Number(half) => match only_product(g, g.result(product, 0)?)? {
+            (end, Factor::Value(x)) if half == 0.5 => (x, end),
+            _ => return None,
+        },
+        Factor::Value(v) => {
+            let halved = g.producer(v).and_then(|(p, _)| factor(g, p)).filter(|(_, k)| *k == 0.5);
+            match (halved, g.result(product, 0).and_then(|v| only_product(g, v))) {
+                (Some((x, _)), _) if is_argument(g, tanh, x) => (x, product),
+                (_, Some((end, Factor::Number(half)))) if half == 0.5 => (v, end),
+                _ => return None,
+            }
+        }
+    };
+    is_argument(g, tanh, x).then_some((x, end))
+}
+
+/// What else is multiplied.
+enum Factor {
+    Number(f64),
+    Value(ValueId),
+}
+
+/// The only reader of a value, if it multiplies it with something.
+fn only_product(g: &Graph, v: ValueId) -> Option<(OpId, Factor)> {
+    let op = g.only_use(v)?.op;
+    if let Some((x, k)) = factor(g, op) {
+        return (x == v).then_some((op, Factor::Number(k)));
+    }
+    let (a, b) = (g.operand(op, 0)?, g.operand(op, 1)?);
+    g.op(op).is("Mul").then(|| (op, Factor::Value(if a == v { b } else { a })))
+}
+
+/// `x` and `k` of an operator that computes `k·x`.
+fn factor(g: &Graph, op: OpId) -> Option<(ValueId, f64)> {
+    let (x, k) = with_scalar(g, op)?;
+    match g.op(op).op_type.as_str() {
+        "Mul" => Some((x, k)),
+        "Div" if g.operand(op, 0) == Some(x) => Some((x, 1.0 / k)),
+        _ => None,
+    }
+}
+
+/// The operand of an operator that is no number, and the number.
+fn with_scalar(g: &Graph, op: OpId) -> Option<(ValueId, f64)> {
+    let (a, b) = (g.operand(op, 0)?, g.operand(op, 1)?);
+    let other = |x, k| scalar(g, k).map(|k| (x, f64::from(k)));
+    other(a, b).or_else(|| other(b, a))
+}
+
+/// True if the tanh is that of `√(2/π)·(x + 0.044715·x³)`, to the digits that exporters write.
+fn is_argument(g: &Graph, tanh: OpId, x: ValueId) -> bool {
+    let Some([zero, one, two, three]) = g.operand(tanh, 0).and_then(|d| polynomial(g, d, x, 12)) else {
+        return false;
+    };
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-6;
+    let slope = (2.0 / std::f64::consts::PI).sqrt();
+    near(zero, 0.0) && near(one, slope) && near(two, 0.0) && near(three, slope * 0.044_715)
+}
+
+/// Coefficients, constant first, if a value is a polynomial of another of degree 3 at most.
+fn polynomial(g: &Graph, v: ValueId, x: ValueId, depth: usize) -> Option<[f64; 4]> {
+    if v == x {
+        return Some([0.0, 1.0, 0.0, 0.0]);
+    }
+    if let Some(k) = scalar(g, v) {
+        return Some([f64::from(k), 0.0, 0.0, 0.0]);
+    }
+    let (op, _) = g.producer(v).filter(|_| depth > 0)?;
+    let operand = |slot| polynomial(g, g.operand(op, slot)?, x, depth - 1);
+    if !g.op(op).is_onnx() {
+        return None;
+    }
+    match g.op(op).op_type.as_str() {
+        "Mul" => product(operand(0)?, operand(1)?),
+        "Add" => {
+            let (a, b) = (operand(0)?, operand(1)?);
+            Some(std::array::from_fn(|i| a[i] + b[i]))
+        }
+        "Pow" => {
+            let (base, exponent) = (operand(0)?, scalar(g, g.operand(op, 1)?)?);
+            let squared = product(base, base)?;
+            match exponent {
+                2.0 => Some(squared),
+                3.0 => product(squared, base),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn product(a: [f64; 4], b: [f64; 4]) -> Option<[f64; 4]> {
+    let mut c = [0.0; 7];
+    for (i, a) in a.iter().enumerate() {
+        for (j, b) in b.iter().enumerate() {
+            c[i + j] += a * b;
+        }
+    }
+    c[4..].iter().all(|c| *c == 0.0).then(|| [c[0], c[1], c[2], c[3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::eliminate_dead_code::EliminateDeadCode;
+    use crate::fuse::testing::{ops, outputs, parse};
+
+    fn run(body: &str) -> String {
+        let before = parse(&format!(
+            "<ir_version: 8, opset_import: [\"\" : 15]> m (float[3,5] x0) => (float[3,5] y) \
+             <float three = {{3}}, float two = {{2}}, float c = {{0.044715}}, float k = {{0.7978846}}, float one = {{1}}, \
+              float half = {{0.5}}, float kc = {{0.035677407}}> {{ x = Sin (x0) {body} }}"
+        ));
+        let mut after = before.clone();
+        let config = Config::new("cpu-vnni");
+        let mut cx = PassCx::new(&config);
+        FuseGeluTanh.run(&mut after, &mut cx).unwrap();
+        EliminateDeadCode.run(&mut after, &mut cx).unwrap();
+        let [(_, a), (_, b)] = [&outputs(&before)[0], &outputs(&after)[0]];
+        assert!(a.f32s().iter().zip(b.f32s().iter()).all(|(a, b)| (a - b).abs() < 1e-5), "{body}");
+        ops(&after)
+    }
+
+    const ARGUMENTS: [&str; 4] = [
+        "p = Pow (x, three) q = Mul (p, c) r = Add (x, q) d = Mul (r, k)",
+        "p = Mul (c, x) q = Mul (x, p) u = Mul (x, q) r = Add (x, u) d = Mul (k, r)",
+        "p = Mul (x, x) q = Mul (p, c) u = Add (one, q) r = Mul (x, k) d = Mul (r, u)",
+        "p = Pow (x, two) q = Mul (p, x) u = Mul (q, kc) r = Mul (k, x) d = Add (r, u)",
+    ];
+
+    #[test]
+    fn every_spelling_is_one_operator() {
+        for argument in ARGUMENTS {
+            for tail in [
+                "m = Mul (x, a) y = Mul (m, half)",
+                "m = Mul (half, a) y = Mul (x, m)",
+                "m = Mul (x, half) y = Mul (m, a)",
+                "m = Div (a, two) y = Mul (m, x)",
+            ] {
+                let body = format!("{argument} e = Tanh (d) a = Add (e, one) {tail}");
+                assert_eq!(run(&body), "Sin FastGelu", "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_curves_stay() {
+        for body in [
+            "d = Mul (x, k) e = Tanh (d) a = Add (e, one) m = Mul (x, a) y = Mul (m, half)",
+            "p = Pow (x, three) q = Mul (p, c) r = Add (x, q) d = Mul (r, k) e = Tanh (d) a = Add (e, half) \
+             m = Mul (x, a) y = Mul (m, half)",
+            "p = Pow (x, three) q = Mul (p, c) r = Add (x, q) d = Mul (r, k) e = Tanh (d) a = Add (e, one) \
+             m = Mul (q, a) y = Mul (m, half)",
+        ] {
+            assert!(run(body).contains("Tanh"), "{body}");
+        }
+    }
+}
