@@ -73,7 +73,12 @@ const QUANTIZE: &[&dyn Pass] = &[
     &emit_dynamic::EmitDynamic,
     // [`OperatorFormat::Qoperator`] is made of it here, by `lower-qoperator`.
     &eliminate_dead_code::EliminateDeadCode,
-    // What is left in float, as the runtime's float kernels want it.
+    &finish::Finish,
+];
+
+/// What is left in float, as the target's float kernels want it.
+const TAILOR: &[&dyn Pass] = &[
+    &infer_types::InferTypes,
     &tailor::avoid_denormals::AvoidDenormals,
     &tailor::expand_hard_swish::ExpandHardSwish,
     &tailor::fuse_gelu_tanh::FuseGeluTanh,
@@ -85,7 +90,6 @@ const QUANTIZE: &[&dyn Pass] = &[
     &infer_types::InferTypes,
     &tailor::align_channels::AlignChannels,
     &eliminate_dead_code::EliminateDeadCode,
-    &finish::Finish,
 ];
 
 /// From statistics to a float graph with quantizers that can be trained.
@@ -156,8 +160,9 @@ fn quantize_passes(config: &Config) -> Vec<&'static dyn Pass> {
         OperatorFormat::Qdq => &[],
         OperatorFormat::Qoperator => &[&lower_qoperator::LowerQoperator],
     };
-    let emitted = QUANTIZE.iter().position(|p| p.name() == "emit-dynamic").map_or(QUANTIZE.len(), |i| i + 1);
-    [&QUANTIZE[..emitted], lower, &QUANTIZE[emitted..]].concat()
+    let before = |name: &str| QUANTIZE.iter().position(|p| p.name() == name).unwrap_or(QUANTIZE.len());
+    let (emitted, end) = (before("eliminate-dead-code"), before("finish"));
+    [&QUANTIZE[..emitted], lower, &QUANTIZE[emitted..end], TAILOR, &QUANTIZE[end..]].concat()
 }
 
 /// Writes the quantized operators of any model in one format, and changes nothing else. Whether anything changed; what
@@ -188,6 +193,7 @@ pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
         .chain(OPTIMIZE)
         .chain(OBSERVE)
         .chain(QUANTIZE)
+        .chain(TAILOR)
         .chain(EXPORT)
         .chain(ON_DEMAND)
         .chain(LOWER)
@@ -200,13 +206,16 @@ pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
     }
 }
 
-/// Rewrites the float graph only.
+/// Rewrites the float graph only, at last for the float kernels of the target.
 ///
 /// # Errors
 /// If the model is not well-formed.
 pub fn optimize(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<Report, PassError> {
     let mut cx = PassCx::new(config);
-    optimize_in(model, &mut cx, hooks)
+    let mut report = optimize_in(model, &mut cx, hooks)?;
+    report.timing.extend(run(TAILOR, model, &mut cx, hooks)?);
+    report.ops_fused = op_count(model);
+    Ok(report)
 }
 
 /// As [`optimize`], and where a rule of fusion applied, or why it did not.
@@ -487,7 +496,7 @@ mod tests {
 
     #[test]
     fn every_pass_can_be_named_and_names_are_kebab_case() {
-        let stages = [PREPARE, OPTIMIZE, OBSERVE, QUANTIZE, EXPORT, ON_DEMAND];
+        let stages = [PREPARE, OPTIMIZE, OBSERVE, QUANTIZE, TAILOR, EXPORT, ON_DEMAND];
         for p in stages.into_iter().flatten() {
             assert!(pass_named(p.name()).is_some());
             let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

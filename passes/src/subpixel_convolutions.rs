@@ -152,9 +152,11 @@ impl Subpixel {
         if axes[0].taps() * axes[1].taps() * block * block > MAX_GROWTH * high * wide {
             return Err("a convolution would be much larger");
         }
-        // DepthToSpace takes the remainder from the outer part of the channel, in the mode that all versions have.
-        let repeat =
-            |b: &Tensor| Tensor::from_f32(&[outputs * block * block], &b.f32s().repeat(block * block));
+        let repeat = |b: &Tensor| {
+            let all =
+                b.f32s().iter().flat_map(|b| std::iter::repeat_n(*b, block * block)).collect::<Vec<_>>();
+            Tensor::from_f32(&[all.len()], &all)
+        };
         Ok(Subpixel {
             block,
             pads: vec![-axes[0].first, -axes[1].first, axes[0].behind, axes[1].behind],
@@ -186,6 +188,9 @@ impl Subpixel {
             OpSpec::new("DepthToSpace")
                 .name(g.fresh_name(&format!("{label}_DepthToSpace")))
                 .attr("blocksize", self.block as i64)
+                // The remainder is the inner part of the channel: in ONNX Runtime 1.31 it takes 0.7 of the time of the
+                // other mode.
+                .attr("mode", "CRD")
                 .operands([value])
                 .near(end)
                 .origin(origin)
@@ -193,7 +198,7 @@ impl Subpixel {
     }
 }
 
-/// The weight of the convolution, `[s·s·M, C, taps, taps]`, of that of a transposed one, `[C, M, k, k]`.
+/// The weight of the convolution, `[M·s·s, C, taps, taps]`, of that of a transposed one, `[C, M, k, k]`.
 fn spread(weight: &[f32], [inputs, outputs]: [usize; 2], axes: &[Axis; 2]) -> Tensor {
     let [a, b] = *axes;
     let (block, taps) = (a.stride as usize, [a.taps(), b.taps()]);
@@ -206,7 +211,7 @@ fn spread(weight: &[f32], [inputs, outputs]: [usize; 2], axes: &[Axis; 2]) -> Te
             let (Some(i), Some(j)) = (a.tap(r, u), b.tap(s, v)) else { continue };
             for c in 0..inputs {
                 for m in 0..outputs {
-                    let to = (((n * outputs + m) * inputs + c) * taps[0] + i) * taps[1] + j;
+                    let to = (((m * block * block + n) * inputs + c) * taps[0] + i) * taps[1] + j;
                     spread[to] = weight[((c * outputs + m) * high + u) * wide + v];
                 }
             }
