@@ -17,6 +17,7 @@ import onnx.checker
 import onnx.parser
 
 import dynamic
+import floats
 import processor
 import qat
 import tensorrt
@@ -53,6 +54,8 @@ def main() -> int:
     report = Report()
     if arguments.only in (None, dynamic.NAME):
         dynamic.check(squint, arguments.work / "models" / dynamic.NAME, report)
+    if arguments.only in (None, floats.NAME):
+        floats.check(squint, arguments.work / floats.NAME, report)
     if arguments.only in (None, texts.NAME):
         texts.check(squint, arguments.zoo, arguments.work / texts.NAME, report)
     if arguments.only in (None, FORMATS):
