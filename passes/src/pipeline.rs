@@ -85,6 +85,9 @@ const TAILOR: &[&dyn Pass] = &[
     &eliminate_dead_code::EliminateDeadCode,
     &infer_types::InferTypes,
     &tailor::move_softmax_axis::MoveSoftmaxAxis,
+    // Pictures are what the next passes know.
+    &tailor::lift_convolutions::LiftConvolutions,
+    &infer_types::InferTypes,
     &tailor::pack_narrow_convolutions::PackNarrowConvolutions,
     // Last, as it changes shapes.
     &infer_types::InferTypes,

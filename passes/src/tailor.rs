@@ -8,6 +8,7 @@ pub(crate) mod avoid_denormals;
 pub(crate) mod expand_hard_swish;
 pub(crate) mod fuse_gelu_tanh;
 mod layouts;
+pub(crate) mod lift_convolutions;
 pub(crate) mod move_softmax_axis;
 pub(crate) mod pack_narrow_convolutions;
 

@@ -111,6 +111,9 @@ fn compute(model: &Model, op: &Op, inputs: &[Option<Tensor>], n_results: usize) 
         return eval(&EvalCx { op, opset, inputs: &inputs, n_results }).expect("the operator computes");
     }
     let x = inputs[0].expect("an operand");
+    if x.rank() == 3 && ["Conv", "MaxPool", "AveragePool"].contains(&op.op_type.as_str()) {
+        return vec![along_one_axis(model, op, &inputs)];
+    }
     vec![match op.op_type.as_str() {
         "Conv" => conv(op, x, inputs[1].expect("a weight"), inputs.get(2).copied().flatten()),
         "ConvTranspose" => {
@@ -124,6 +127,28 @@ fn compute(model: &Model, op: &Op, inputs: &[Option<Tensor>], n_results: usize) 
         "Dropout" | "Identity" => x.clone(),
         other => panic!("no reference kernel for {other}"),
     }]
+}
+
+/// An operator on sequences as one on pictures of one column.
+fn along_one_axis(model: &Model, op: &Op, inputs: &[Option<&Tensor>]) -> Tensor {
+    let mut op = op.clone();
+    for name in ["kernel_shape", "strides", "dilations"] {
+        if let Some([k]) = op.ints(name) {
+            let list = vec![*k, 1];
+            op.set_attr(name, list);
+        }
+    }
+    if let Some([before, behind]) = op.ints("pads") {
+        let list = vec![*before, 0, *behind, 0];
+        op.set_attr("pads", list);
+    }
+    let column = |t: &Tensor| match *t.dims() {
+        [a, b, c] => t.reshaped(&[a, b, c, 1]).expect("as many elements"),
+        _ => t.clone(),
+    };
+    let inputs: Vec<Option<Tensor>> = inputs.iter().map(|t| t.map(column)).collect();
+    let made = compute(model, &op, &inputs, 1).remove(0);
+    made.reshaped(&made.dims()[..3]).expect("as many elements")
 }
 
 /// Strides, dilations and leading and trailing padding of an operator of two spatial axes.

@@ -46,10 +46,16 @@ const TAME: &[&str] = &[
     "Tanh",
 ];
 
-const POOLS: &[&str] = &["AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"];
+/// Operators on windows of each channel.
+pub(super) const POOLS: &[&str] = &["AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"];
 
 /// Of two operands, or of one and constants.
 const BINARY: &[&str] = &["Add", "Max", "Min", "Mul", "Sub", "Sum"];
+
+/// True for functions that [`TAME`] lists.
+pub(super) fn is_tame(op_type: &str) -> bool {
+    TAME.contains(&op_type)
+}
 
 impl Role {
     pub(super) fn of(g: &Graph, op: OpId, facts: &ValueTable<Fact>) -> Role {
