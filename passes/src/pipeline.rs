@@ -89,6 +89,8 @@ const TAILOR: &[&dyn Pass] = &[
     &tailor::lift_convolutions::LiftConvolutions,
     &infer_types::InferTypes,
     &tailor::pack_narrow_convolutions::PackNarrowConvolutions,
+    &infer_types::InferTypes,
+    &tailor::scale_in_blocks::ScaleInBlocks,
     // Last, as it changes shapes.
     &infer_types::InferTypes,
     &tailor::align_channels::AlignChannels,

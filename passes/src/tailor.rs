@@ -11,6 +11,7 @@ mod layouts;
 pub(crate) mod lift_convolutions;
 pub(crate) mod move_softmax_axis;
 pub(crate) mod pack_narrow_convolutions;
+pub(crate) mod scale_in_blocks;
 
 use crate::pass::{PassCx, PassError};
 use crate::plan::resolve_target;

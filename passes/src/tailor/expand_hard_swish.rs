@@ -95,7 +95,9 @@ impl HardSwish {
         let end = self.scaled.unwrap_or(self.product);
         let Some(result) = g.result(end, 0) else { return false };
         let neutral = (self.factor - 1.0).abs() <= 4.0 * f64::from(f32::EPSILON);
-        if !neutral && !can_scale_readers(g, result) {
+        let forward = !neutral && can_scale_readers(g, result);
+        // Where a constant stands already another does no harm.
+        if !neutral && !forward && self.scaled.is_none() {
             return false;
         }
         let origin = format!("expand-hard-swish({})", g.label(self.unused[self.unused.len() - 2]));
@@ -107,9 +109,14 @@ impl HardSwish {
             .near(self.product)
             .origin(origin.clone());
         let gate = g.emit(gate, &format!("{name}_gate"), None);
-        let product = OpSpec::new("Mul").operands([self.x, gate]).near(end).origin(origin);
-        if !neutral {
+        let mut product = OpSpec::new("Mul").operands([self.x, gate]).near(end).origin(origin.clone());
+        if forward {
             scale_readers(g, result, self.factor as f32);
+        } else if !neutral {
+            let gated = g.emit(product, &format!("{name}_gated"), None);
+            let factor = Tensor::scalar_f32(self.factor as f32);
+            let factor = g.add_const(&format!("{name}_factor"), factor);
+            product = OpSpec::new("Mul").operands([gated, factor]).near(end).origin(origin);
         }
         g.set_result(end, 0, None);
         let product = g.add_op(product.name(g.op(end).name.clone()));
@@ -194,6 +201,13 @@ mod tests {
     fn what_is_left_over_goes_into_the_weights_behind() {
         let body = "s = Add (x, three) c = Clip (s, zero, six) m = Mul (x, c) y = Conv (m, w)";
         assert_eq!(ops(&run(body).1), "Mul HardSigmoid Mul Conv");
+    }
+
+    #[test]
+    fn a_constant_behind_takes_it_up() {
+        let body =
+            "s = Add (x, three) c = Clip (s, zero, six) m = Mul (x, c) d = Mul (m, five) y = Add (d, three)";
+        assert_eq!(ops(&run(body).1), "Mul HardSigmoid Mul Mul Add");
     }
 
     #[test]

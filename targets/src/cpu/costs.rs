@@ -111,6 +111,8 @@ impl Processor {
             Class::MaxPool | Class::AveragePool => self.pool(site, inp, out),
             Class::Binary => self.binary(site, out),
             Class::Clamp if site.op.op_type == "Relu" && behind_convolution(site, 0) => EQUAL,
+            // The gate of a hard swish, which is booked at the Add: `expand-hard-swish` makes one pass of both.
+            Class::Clamp if gates_hard_swish(site) => EQUAL,
             Class::Clamp => Costs { integer: 0, float: self.table.clamp_f32.each(out) },
             Class::Bounded if site.op.op_type == "Softmax" => {
                 let columns =
@@ -343,7 +345,11 @@ fn in_blocks(site: &Site<'_>) -> bool {
         "MaxPool" | "AveragePool" | "GlobalAveragePool" | "Concat" | "Add" | "LeakyRelu" | "Relu"
         | "Clip" => true,
         "Sigmoid" => gates_its_input(site),
-        "Mul" => silu_gate(site).is_some(),
+        "Mul" => {
+            let dims = |o: Option<&Operand>| o.and_then(|o| o.dims.clone());
+            let result = dims(site.result());
+            silu_gate(site).is_some() || (0..2).all(|slot| dims(site.operand(slot)) == result)
+        }
         _ => false,
     }
 }
@@ -353,6 +359,18 @@ fn behind_convolution(site: &Site<'_>, slot: u32) -> bool {
     let Some(x) = site.graph.operand(site.id, slot) else { return false };
     let conv = site.graph.producer(x).is_some_and(|(p, _)| site.graph.op(p).op_type == "Conv");
     conv && site.graph.only_use(x).is_some()
+}
+
+/// True for the Clip of `x · Clip(x + b)`.
+fn gates_hard_swish(site: &Site<'_>) -> bool {
+    let g = site.graph;
+    let find = || {
+        let (add, _) = g.producer(g.operand(site.id, 0)?).filter(|(p, _)| g.op(*p).op_type == "Add")?;
+        let user = g.only_use(g.results(site.id).first().copied()??)?;
+        let x = g.operand(user.op, 1 - user.slot.min(1))?;
+        Some(g.op(user.op).op_type == "Mul" && (0..2).any(|slot| g.operand(add, slot) == Some(x)))
+    };
+    site.op.op_type == "Clip" && find().unwrap_or(false)
 }
 
 /// The slot of `Sigmoid(x)` if the operator is `x · Sigmoid(x)`.

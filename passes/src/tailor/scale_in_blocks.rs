@@ -1,0 +1,205 @@
+//! `scale-in-blocks`: a factor and a summand for each channel, between blocked values, become a convolution of each channel
+//! with one tap.
+//!
+//! ```text
+//! m = Mul (x, a)   s = Add (m, b)   y = Conv (s, w)
+//!
+//! s = Conv <group = C> (x, a', b)   y = Conv (s, w)
+//! ```
+//!
+//! ONNX Runtime leaves the blocked layout of convolutions for a Mul or Add with a constant (`nchwc_transformer.cc`:
+//! `TransformBinary` wants blocked operands only) and goes back behind: four passes over the data, or three, where the
+//! convolution takes one. What could go into the convolution in front or behind has gone there long before: these
+//! constants stand behind an activation, and a summand in front of padding (the affine blocks of PP-LCNetV3, Baidu 2023).
+
+use super::layouts::channels;
+use super::{float_kernels, konst};
+use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId, ValueTable};
+use squint_ops::Fact;
+
+/// The pass.
+pub(crate) struct ScaleInBlocks;
+
+/// How far back it is asked whether a value is blocked.
+const DEPTH: usize = 6;
+
+impl Pass for ScaleInBlocks {
+    fn name(&self) -> &'static str {
+        "scale-in-blocks"
+    }
+
+    fn needs(&self) -> Phase {
+        Phase::Typed
+    }
+
+    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
+        let Some(block) = float_kernels(cx)?.and_then(|k| k.block) else { return Ok(Changed::No) };
+        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
+        let mut changed = false;
+        for op in order {
+            let g = model.main_mut();
+            if !g.has_op(op) {
+                continue;
+            }
+            let Some(affine) = Affine::of(g, op, &cx.facts) else { continue };
+            if blocked(g, affine.x, &cx.facts, block, DEPTH) && affine.is_read_by_convolutions(g) {
+                affine.rewrite(g);
+                changed = true;
+            }
+        }
+        Ok(changed.into())
+    }
+}
+
+/// `y = a·x + b`.
+struct Affine {
+    x: ValueId,
+    factors: Vec<f32>,
+    summands: Option<Vec<f32>>,
+    /// The operators, the last of which gives the result.
+    ops: Vec<OpId>,
+}
+
+impl Affine {
+    fn of(g: &Graph, op: OpId, facts: &ValueTable<Fact>) -> Option<Affine> {
+        let (x, first) = with_channels(g, op, facts)?;
+        let result = g.result(op, 0)?;
+        match g.op(op).op_type.as_str() {
+            "Mul" => {
+                let add = g.only_use(result).map(|u| u.op).filter(|add| g.op(*add).is("Add"));
+                let summands = add.and_then(|add| Some((add, with_channels(g, add, facts)?.1)));
+                let mut ops = vec![op];
+                ops.extend(summands.as_ref().map(|(add, _)| *add));
+                Some(Affine { x, factors: first, summands: summands.map(|(_, b)| b), ops })
+            }
+            "Add" => {
+                Some(Affine { x, factors: vec![1.0; first.len()], summands: Some(first), ops: vec![op] })
+            }
+            _ => None,
+        }
+    }
+
+    fn result(&self, g: &Graph) -> Option<ValueId> {
+        g.result(*self.ops.last()?, 0)
+    }
+
+    fn is_read_by_convolutions(&self, g: &Graph) -> bool {
+        let Some(y) = self.result(g).filter(|y| !g.is_output(*y)) else { return false };
+        let uses = g.uses(y);
+        let reads = |op| g.op(op).is("Conv") && g.operand(op, 1).is_some_and(|w| konst(g, w).is_some());
+        !uses.is_empty() && uses.iter().all(|u| u.slot == 0 && reads(u.op))
+    }
+
+    fn rewrite(self, g: &mut Graph) {
+        let Some(y) = self.result(g) else { return };
+        let Some(end) = self.ops.last().copied() else { return };
+        let (name, label) = (g.value(y).name().to_owned(), g.label(end));
+        let n = self.factors.len();
+        let mut operands = vec![self.x];
+        operands
+            .push(g.add_const(&format!("{name}_factors"), Tensor::from_f32(&[n, 1, 1, 1], &self.factors)));
+        if let Some(summands) = &self.summands {
+            operands.push(g.add_const(&format!("{name}_summands"), Tensor::from_f32(&[n], summands)));
+        }
+        let spec = OpSpec::new("Conv")
+            .name(g.op(end).name.clone())
+            .attr("group", n as i64)
+            .attr("kernel_shape", vec![1, 1])
+            .operands(operands)
+            .near(end)
+            .origin(format!("scale-in-blocks({label})"));
+        g.set_result(end, 0, None);
+        let conv = g.add_op(spec);
+        g.set_result(conv, 0, Some(y));
+        self.ops.iter().rev().for_each(|op| g.remove_op_and_results(*op));
+    }
+}
+
+/// The operand of a Mul or Add that is no constant, of rank 4, and the constant with one number for each of its channels.
+fn with_channels(g: &Graph, op: OpId, facts: &ValueTable<Fact>) -> Option<(ValueId, Vec<f32>)> {
+    if !["Mul", "Add"].iter().any(|t| g.op(op).is(t)) {
+        return None;
+    }
+    let (a, b) = (g.operand(op, 0)?, g.operand(op, 1)?);
+    let numbers = |x: ValueId, k: ValueId| {
+        let (n, k) = (channels(facts, x)?, konst(g, k).filter(|k| k.dtype() == DType::Float)?);
+        match *k.dims() {
+            _ if k.len() == 1 && k.rank() <= 4 => Some(vec![k.f32s()[0]; n]),
+            [1, c, 1, 1] | [c, 1, 1] if c == n => Some(k.f32s().to_vec()),
+            _ => None,
+        }
+    };
+    if konst(g, a).is_some() {
+        return Some((b, numbers(b, a)?));
+    }
+    Some((a, numbers(a, b)?))
+}
+
+/// True if the runtime has a value in blocks when it is made.
+fn blocked(g: &Graph, v: ValueId, facts: &ValueTable<Fact>, block: usize, depth: usize) -> bool {
+    let Some((op, _)) = g.producer(v).filter(|_| depth > 0) else { return false };
+    let Some(n) = channels(facts, v) else { return false };
+    let again = |v: Option<ValueId>| v.is_some_and(|v| blocked(g, v, facts, block, depth - 1));
+    match g.op(op).op_type.as_str() {
+        "Conv" => g.operand(op, 1).is_some_and(|w| konst(g, w).is_some()) && n >= block,
+        "Relu" | "Sigmoid" | "Tanh" | "HardSigmoid" | "HardSwish" => again(g.operand(op, 0)),
+        "MaxPool" | "AveragePool" => n % block == 0 && again(g.operand(op, 0)),
+        "Add" | "Mul" => {
+            let shape = |v: ValueId| facts.get(v).and_then(|f| f.shape.clone());
+            n % block == 0 && g.operands(op).into_iter().all(|x| again(x) && x.and_then(shape) == shape(v))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::fuse::testing::{ops, outputs, parse};
+    use crate::infer_types::InferTypes;
+
+    fn run(target: &str, body: &str) -> String {
+        let before = parse(&format!(
+            "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,3,6,6] x) => (float[N,M,H,W] y) \
+             <float[16,3,3,3] w = [\"location\": \"gen:randn\"], float[16,16,3,3] v = [\"location\": \"gen:randn\"], \
+              float[1,16,1,1] a = [\"location\": \"gen:randn\"], float b = {{0.5}}, float[16,1,1] c = [\"location\": \"gen:randn\"], \
+              float[6] l = {{1, 2, 3, 4, 5, 6}}> {{ k = Conv <pads = [1, 1, 1, 1]> (x, w) {body} }}"
+        ));
+        let mut after = before.clone();
+        let config = Config::new(target);
+        let mut cx = PassCx::new(&config);
+        InferTypes.run(&mut after, &mut cx).unwrap();
+        ScaleInBlocks.run(&mut after, &mut cx).unwrap();
+        let [(_, p), (_, q)] = [&outputs(&before)[0], &outputs(&after)[0]];
+        assert_eq!(p.dims(), q.dims());
+        let near = |(p, q): (&f32, &f32)| (p - q).abs() <= 1e-4 * (1.0 + p.abs());
+        assert!(p.f32s().iter().zip(q.f32s().iter()).all(near), "{body}");
+        ops(&after)
+    }
+
+    #[test]
+    fn constants_behind_activations_become_one_convolution() {
+        for body in [
+            "r = Sigmoid (k) m = Mul (r, a) s = Add (m, b) y = Conv <pads = [1, 1, 1, 1]> (s, v)",
+            "r = Sigmoid (k) s = Add (c, r) y = Conv <pads = [1, 1, 1, 1]> (s, v)",
+        ] {
+            assert_eq!(run("cpu-vnni", body), "Conv Sigmoid Conv Conv", "{body}");
+        }
+        let gated = "r = HardSigmoid (k) g = Mul (k, r) m = Mul (b, g) s = Add (m, a) y = Conv (s, v)";
+        assert_eq!(run("cpu-vnni", gated), "Conv HardSigmoid Mul Conv Conv");
+    }
+
+    #[test]
+    fn what_is_not_in_blocks_stays() {
+        for (target, body, expected) in [
+            ("cpu-vnni", "r = Sigmoid (k) m = Mul (r, a) y = Relu (m)", "Conv Sigmoid Mul Relu"),
+            ("cpu-vnni", "r = Sigmoid (k) m = Mul (r, l) y = Conv (m, v)", "Conv Sigmoid Mul Conv"),
+            ("cpu-vnni", "r = LeakyRelu (k) m = Mul (r, a) y = Conv (m, v)", "Conv LeakyRelu Mul Conv"),
+            ("tensorrt", "r = Sigmoid (k) m = Mul (r, a) y = Conv (m, v)", "Conv Sigmoid Mul Conv"),
+        ] {
+            assert_eq!(run(target, body), expected, "{body}");
+        }
+    }
+}
