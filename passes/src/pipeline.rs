@@ -91,6 +91,7 @@ const TAILOR: &[&dyn Pass] = &[
     &tailor::pack_narrow_convolutions::PackNarrowConvolutions,
     &infer_types::InferTypes,
     &tailor::scale_in_blocks::ScaleInBlocks,
+    &tailor::hold_quantizers::HoldQuantizers,
     // Last, as it changes shapes.
     &infer_types::InferTypes,
     &tailor::align_channels::AlignChannels,

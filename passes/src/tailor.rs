@@ -7,6 +7,7 @@ pub(crate) mod align_channels;
 pub(crate) mod avoid_denormals;
 pub(crate) mod expand_hard_swish;
 pub(crate) mod fuse_gelu_tanh;
+pub(crate) mod hold_quantizers;
 mod layouts;
 pub(crate) mod lift_convolutions;
 pub(crate) mod move_softmax_axis;

@@ -110,6 +110,15 @@ impl Target for Cpu {
         Format { dtype: DType::Int8, grid: Grid::I8_SYMMETRIC }
     }
 
+    fn bound_to_operands(&self, site: &Site<'_>) -> Vec<u32> {
+        // Behind a QuantizeLinear a pool is not moved to the layout of integer convolutions, and its kernel for the other
+        // is up to ten times slower than the float one.
+        match site.row.class {
+            Class::MaxPool | Class::AveragePool => vec![0],
+            _ => Vec::new(),
+        }
+    }
+
     fn integer_neighbours(&self, window: Window) -> Option<u64> {
         self.processor.integer_neighbours(window)
     }

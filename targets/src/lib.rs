@@ -76,6 +76,13 @@ pub trait Target: Sync {
         Vec::new()
     }
 
+    /// Slots of the operands whose makers must run in integers if this operator does: where it is always better to
+    /// quantize its result.
+    fn bound_to_operands(&self, site: &Site<'_>) -> Vec<u32> {
+        let _ = site;
+        Vec::new()
+    }
+
     /// What the runtime will make of a graph, quantized or not, by whatever tool; `None` if that cannot be predicted
     /// for this target.
     fn predict(&self, subject: &Subject<'_>) -> Option<Prediction> {

@@ -9,7 +9,8 @@
 //!   itself where that is faster: it reads and leaves float values, so that neighbours see no difference;
 //! - where quantizing a value has a price in accuracy, an auxiliary node `z` with `z → sink` (the price) and
 //!   infinite edges to it from whatever makes or reads the value in integers;
-//! - where a maker may run in integers only with its reader, an infinite edge from the one to the other;
+//! - where a maker may run in integers only with its reader, an infinite edge from the one to the other; and back, where a
+//!   reader may only with its maker;
 //! - a value made by `p` and read by units `c`: each float reader dequantizes for itself (runtimes copy a
 //!   shared DequantizeLinear for each of its readers), so `p → c`; one QuantizeLinear serves all integer
 //!   readers, so an auxiliary node `e` with `c → e` (infinite) and `e → p` (its cost).
@@ -123,6 +124,14 @@ pub(super) fn place(
     for ((unit, node), site) in units.iter().zip(&nodes).zip(units.iter().map(|u| &sites[u.site].1)) {
         if unit.fixed.is_some() {
             continue;
+        }
+        let given = unit.reads.iter().chain(&unit.makes).any(|v| (prices.given)(*v));
+        let followed = if given { Vec::new() } else { target.bound_to_operands(site) };
+        for v in followed.into_iter().filter_map(|slot| site.operand(slot as usize)) {
+            match wiring.maker.get(v.value) {
+                Some(maker) if !units[*maker].float_result => n.edge(*node, nodes[*maker], INFINITE),
+                _ => n.edge(*node, SINK, INFINITE),
+            }
         }
         for v in target.bound_operands(site).into_iter().filter_map(|slot| site.operand(slot as usize)) {
             if let Some(maker) = wiring.maker.get(v.value) {
