@@ -41,6 +41,13 @@ impl Pass for RaiseOpset {
         let name = &cx.config.target;
         let target =
             squint_targets::target(name).ok_or_else(|| PassError::Config(format!("no target `{name}`")))?;
+        let (there, most) = (model.onnx_opset(), target.max_opset());
+        if there > most {
+            return Err(PassError::Model(format!(
+                "the model uses operator set {there}, and {name} supports operators up to Opset {most}: export the \
+                 model again with an older operator set, or choose a newer target"
+            )));
+        }
         raise_to(model, cx, target.min_opset(), &format!("`{name}`"))
     }
 }

@@ -9,18 +9,22 @@ mod operators;
 mod parameters;
 #[cfg(test)]
 mod tests;
+mod version;
 
+use super::Version;
 use crate::lint::{Finding, Severity};
 use squint_ir::{DType, Graph, Model, OpId, Tensor, ValueId};
 use std::sync::Arc;
 
-/// Everything that TensorRT would refuse or not fuse.
-pub(crate) fn lint(model: &Model) -> Vec<Finding> {
+/// Everything that a version of TensorRT would refuse or not fuse.
+pub(crate) fn lint(model: &Model, version: Version) -> Vec<Finding> {
     let g = model.main();
-    let mut findings = Findings { g, list: Vec::new() };
+    let mut findings = Findings { g, version, list: Vec::new() };
+    version::opset(&mut findings, model.onnx_opset());
     let order = g.topo().unwrap_or_else(|_| g.ops().collect());
     for op in order {
         operators::check(&mut findings, op);
+        version::check(&mut findings, op, model.onnx_opset());
         parameters::check(&mut findings, op, model.onnx_opset());
         fusion::check(&mut findings, op);
     }
@@ -30,6 +34,7 @@ pub(crate) fn lint(model: &Model) -> Vec<Finding> {
 /// Findings so far.
 struct Findings<'a> {
     g: &'a Graph,
+    version: Version,
     list: Vec<Finding>,
 }
 
