@@ -11,6 +11,7 @@ use crate::*;
 use squint_ir::Model;
 use squint_ir::execute::{Execute, Samples};
 use squint_ir::fingerprint::Fingerprint;
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 /// The float graph made canonical, typed and small.
@@ -98,6 +99,23 @@ const TAILOR: &[&dyn Pass] = &[
     &eliminate_dead_code::EliminateDeadCode,
 ];
 
+/// All that is not quantized in a type of 16 bits, if that is asked for: when quantizers are there, whose scales have the
+/// type of what is around them.
+const NARROW: &[&dyn Pass] = &[
+    &compute_in_half::ComputeInHalf,
+    // Constants in the type that they had.
+    &eliminate_dead_code::EliminateDeadCode,
+];
+
+/// To a model of which only weights are quantized, without statistics.
+const WEIGHTS: &[&dyn Pass] = &[
+    &plan_weight_blocks::PlanWeightBlocks,
+    // Reads only the plan.
+    &emit_weight_blocks::EmitWeightBlocks,
+    &eliminate_dead_code::EliminateDeadCode,
+    &finish::Finish,
+];
+
 /// From statistics to a float graph with quantizers that can be trained.
 const EXPORT: &[&dyn Pass] = &[
     &plan::PlanQuantization,
@@ -162,13 +180,14 @@ fn quantize_passes(config: &Config) -> Vec<&'static dyn Pass> {
     if config.training.is_some() {
         return EXPORT.to_vec();
     }
+    let base = if config.scheme == Scheme::WeightOnly { WEIGHTS } else { QUANTIZE };
     let lower: &[&dyn Pass] = match config.format {
         OperatorFormat::Qdq => &[],
         OperatorFormat::Qoperator => &[&lower_qoperator::LowerQoperator],
     };
-    let before = |name: &str| QUANTIZE.iter().position(|p| p.name() == name).unwrap_or(QUANTIZE.len());
+    let before = |name: &str| base.iter().position(|p| p.name() == name).unwrap_or(base.len());
     let (emitted, end) = (before("eliminate-dead-code"), before("finish"));
-    [&QUANTIZE[..emitted], lower, &QUANTIZE[emitted..end], TAILOR, &QUANTIZE[end..]].concat()
+    [&base[..emitted], lower, &base[emitted..end], TAILOR, NARROW, &base[end..]].concat()
 }
 
 /// Writes the quantized operators of any model in one format, and changes nothing else. Whether anything changed; what
@@ -191,6 +210,14 @@ pub fn convert(model: &mut Model, format: OperatorFormat, notes: &mut Notes) -> 
     Ok(changed)
 }
 
+/// A configuration with what follows from the numbers that it asks for, as every compilation begins.
+///
+/// # Errors
+/// If the target does not compute with them.
+pub fn settled(config: &Config) -> Result<Config, PassError> {
+    numbers::settled(Cow::Borrowed(config)).map(Cow::into_owned)
+}
+
 /// Passes that can be named on their own, in tests and by `run-passes`: those of the pipeline, those that
 /// run on demand, and each rule of `fuse` under its own name.
 pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
@@ -200,7 +227,9 @@ pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
         .chain(OBSERVE)
         .chain(QUANTIZE)
         .chain(TAILOR)
+        .chain(NARROW)
         .chain(EXPORT)
+        .chain(WEIGHTS)
         .chain(ON_DEMAND)
         .chain(LOWER)
         .chain(FREEZE)
@@ -277,7 +306,12 @@ fn op_count(model: &Model) -> usize {
 /// # Errors
 /// If the model is not well-formed.
 pub fn lower_quantized(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<(), PassError> {
-    run(LOWER, model, &mut PassCx::new(config), hooks).map(drop)
+    let mut cx = PassCx::new(config);
+    let (functions, rest) = LOWER.split_at(1);
+    run(functions, model, &mut cx, hooks)?;
+    // Executors of float models compute in float32; half precision is not rounded to.
+    compute_in_float32::widen(model, &mut cx)?;
+    run(rest, model, &mut cx, hooks).map(drop)
 }
 
 /// Quantizes a model statically.
@@ -334,7 +368,8 @@ pub fn plan(
     config: &Config,
     hooks: &Hooks<'_>,
 ) -> Result<(Report, plan::QuantPlan), PassError> {
-    plan_until(model, evidence, config, hooks, &QUANTIZE[..1])
+    let planning = if config.scheme == Scheme::WeightOnly { WEIGHTS } else { QUANTIZE };
+    plan_until(model, evidence, config, hooks, &planning[..1])
 }
 
 /// Measures the float graph on samples, and keeps the result under the names of values.
@@ -408,7 +443,7 @@ fn plan_until(
     hooks: &Hooks<'_>,
     last: &[&dyn Pass],
 ) -> Result<(Report, plan::QuantPlan), PassError> {
-    let config = evidence.settled(config);
+    let config = numbers::settled(evidence.settled(config))?;
     let mut cx = PassCx::new(&config);
     let ops_before = op_count(model);
     let mut timing = run(PREPARE, model, &mut cx, hooks)?;
@@ -416,7 +451,8 @@ fn plan_until(
     timing.extend(run(OPTIMIZE, model, &mut cx, hooks)?);
     let ops_fused = op_count(model);
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
-    let float = learn(model, &mut cx, evidence, hooks, &mut timing)?;
+    let weights_only = cx.config.scheme == Scheme::WeightOnly;
+    let float = if weights_only { None } else { learn(model, &mut cx, evidence, hooks, &mut timing)? };
     let (planning, rest) = last.split_at(1);
     timing.extend(run(planning, model, &mut cx, hooks)?);
     // Weights that are trained are not rounded yet.
@@ -502,7 +538,7 @@ mod tests {
 
     #[test]
     fn every_pass_can_be_named_and_names_are_kebab_case() {
-        let stages = [PREPARE, OPTIMIZE, OBSERVE, QUANTIZE, TAILOR, EXPORT, ON_DEMAND];
+        let stages = [PREPARE, OPTIMIZE, OBSERVE, QUANTIZE, WEIGHTS, NARROW, TAILOR, EXPORT, ON_DEMAND];
         for p in stages.into_iter().flatten() {
             assert!(pass_named(p.name()).is_some());
             let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -519,7 +555,7 @@ mod tests {
             phase = p.reaches().unwrap_or(phase).max(phase);
         }
         let calibrated = pass::Phase::Calibrated;
-        for stage in [QUANTIZE, EXPORT] {
+        for stage in [QUANTIZE, WEIGHTS, EXPORT] {
             phase = calibrated;
             for p in stage {
                 assert!(p.needs() <= phase, "{}", p.name());

@@ -4,7 +4,7 @@
 //! Keys are the flags of the command line. What is the default is left out, except for the target, whose default
 //! depends on the machine.
 
-use crate::config::{Config, WeightBits};
+use crate::config::{Config, Scheme, WeightBits};
 use crate::overrides::{Override, Pattern, Wish};
 use std::fmt::Write as _;
 
@@ -21,7 +21,8 @@ pub(crate) fn recipe<'a>(config: &Config, decided: impl Iterator<Item = (&'a str
     if config.method != default.method {
         line("method", quoted(&config.method.to_string()));
     }
-    if config.weight_method != default.weight_method {
+    // Weights of blocks have another default.
+    if config.weight_method != default.weight_method || config.scheme == Scheme::WeightOnly {
         line("weight-method", quoted(&config.weight_method.to_string()));
     }
     if config.effort != default.effort {
@@ -38,6 +39,21 @@ pub(crate) fn recipe<'a>(config: &Config, decided: impl Iterator<Item = (&'a str
     }
     if config.format != default.format {
         line("format", quoted(config.format.name()));
+    }
+    if config.quantized != default.quantized {
+        line("quantize-to", quoted(config.quantized.name()));
+    }
+    if config.scheme == Scheme::WeightOnly {
+        line("weight-bits", config.blocks.bits.to_string());
+        if let Some(size) = config.blocks.size {
+            line("block-size", size.to_string());
+        }
+    }
+    if let Some(dtype) = config.compute {
+        line("compute", quoted(&dtype.to_string()));
+    }
+    if config.compute_io {
+        line("compute-io", "true".into());
     }
     if config.constraints.power_of_two {
         line("power-of-two", "true".into());

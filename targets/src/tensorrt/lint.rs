@@ -59,7 +59,7 @@ pub(super) struct Affine<'a> {
     pub(super) scale: Option<&'a Arc<Tensor>>,
     zero: Option<&'a Arc<Tensor>>,
     /// Element type of the integers.
-    dtype: Option<DType>,
+    pub(super) dtype: Option<DType>,
 }
 
 pub(super) fn is_onnx(g: &Graph, op: OpId, op_type: &str) -> bool {
