@@ -1,7 +1,7 @@
 //! The compiler from top to bottom: read this to know what squint does.
 
 use crate::config::{Config, OperatorFormat, Scheme};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Known};
 use crate::float_graph::FloatGraph;
 use crate::pass::{Changed, Pass, PassCx, PassError};
 use crate::recording::{DataRecord, Recording};
@@ -328,24 +328,40 @@ pub fn quantize(
 }
 
 /// Compiles a model that is quantized already, by whatever tool or by training, for a target: its grids are kept where
-/// the target can express them, and no range is measured.
+/// the target can express them. Ranges of values that have none, where the target wants some, come from the evidence; without
+/// any none is measured.
 ///
 /// # Errors
-/// If the model is not well-formed, or has no quantizers to take grids from.
+/// If the model is not well-formed, or has no quantizers to take grids from; and as [`quantize`].
 pub fn retarget(
     model: &mut Model,
+    evidence: Evidence<'_>,
     config: &Config,
     hooks: &Hooks<'_>,
 ) -> Result<retarget::Retargeted, PassError> {
-    let config = retarget::settled(config);
+    let config = retarget::settled(&evidence.settled(config));
     let mut cx = PassCx::new(&config);
     let ops_before = op_count(model);
     retarget::expect_quantizers(model)?;
+    if let Some(Known::Recording(recording)) = evidence.known {
+        expect_recorded(model, recording, &config)?;
+    }
     let mut timing = run(FREEZE, model, &mut cx, hooks)?;
     retarget::expect_grids(model, &cx)?;
     timing.extend(run(OPTIMIZE, model, &mut cx, hooks)?);
     let ops_fused = op_count(model);
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
+    if evidence.known.is_some() || evidence.samples.is_some() {
+        hooks.progress.pass(calibrate::NAME);
+        let start = Instant::now();
+        match evidence.known {
+            Some(Known::Recording(recording)) => {
+                cx.statistics = recording.statistics_by_name(model, &cx.observed);
+            }
+            _ => drop(evidence.learn(model, &mut cx, None, hooks.progress)?),
+        }
+        timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
+    }
     timing.extend(run(SPREAD, model, &mut cx, hooks)?);
     let passes = quantize_passes(&config);
     timing.extend(run(&passes[..1], model, &mut cx, hooks)?);
@@ -354,8 +370,19 @@ pub fn retarget(
     let notes = cx.notes.iter().cloned().collect();
     let (costs, nodes) = (cx.plan.costs, cx.plan.report.clone());
     let rewrites = cx.rewrites.iter().map(|(rule, n)| (*rule, *n)).collect();
-    let report = Report { nodes, notes, samples: 0, costs, ops_before, ops_fused, rewrites, timing };
+    let samples = cx.statistics.samples;
+    let report = Report { nodes, notes, samples, costs, ops_before, ops_fused, rewrites, timing };
     Ok(retarget::Retargeted { report, ..found })
+}
+
+/// Fails unless statistics were measured on a quantized model as it stands: [`record`] leaves its quantizers in.
+fn expect_recorded(model: &Model, recording: &Recording, config: &Config) -> Result<(), PassError> {
+    let mut recorded = model.clone();
+    let mut cx = PassCx::new(config);
+    for passes in [PREPARE, OPTIMIZE, OBSERVE] {
+        run(passes, &mut recorded, &mut cx, &Hooks::default())?;
+    }
+    recording.expect(&recorded)
 }
 
 /// Does all that [`quantize`] does up to the plan, and leaves the fused float graph in `model`.

@@ -103,7 +103,7 @@ fn is_weighted(g: &Graph, op: OpId) -> bool {
     g.op(op).is_onnx() && matches!(g.op(op).op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul")
 }
 
-/// True if an operand is a constant, at most behind Q and DQ.
+/// True if an operand is a constant, at most behind Q and DQ, with a Clip between them.
 pub(super) fn is_weight(g: &Graph, op: OpId, slot: u32) -> bool {
     let Some(mut v) = g.operand(op, slot) else { return false };
     for _ in 0..3 {
@@ -111,7 +111,7 @@ pub(super) fn is_weight(g: &Graph, op: OpId, slot: u32) -> bool {
             return true;
         }
         let Some((p, _)) = g.producer(v) else { return false };
-        if affine(g, p).is_none() {
+        if affine(g, p).is_none() && !is_onnx(g, p, "Clip") {
             return false;
         }
         let Some(data) = g.operand(p, 0) else { return false };

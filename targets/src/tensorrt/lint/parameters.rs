@@ -218,7 +218,9 @@ fn root(f: &Findings<'_>, a: &Affine<'_>) -> Option<Vec<usize>> {
             return Some(t.dims().to_vec());
         }
         let (p, _) = f.g.producer(v)?;
-        affine(f.g, p)?;
+        if affine(f.g, p).is_none() && !f.g.op(p).is("Clip") {
+            return None;
+        }
         v = f.g.operand(p, 0)?;
     }
     None

@@ -244,6 +244,13 @@ fn places_that_break_fusions() {
 }
 
 #[test]
+fn integers_are_not_clipped() {
+    let body = "q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) qw = QuantizeLinear <axis = 0> (wf, s2, z2) \
+                cw = Clip (qw, lo, hi) dw = DequantizeLinear <axis = 0> (cw, s2, z2) y = Conv (d, dw)";
+    assert_eq!(rules(13, ", int8 lo = {-7}, int8 hi = {7}", body), ["clip-of-integers"]);
+}
+
+#[test]
 fn what_versions_differ_in() {
     let pair = "q = QuantizeLinear (x, s, f8) y = DequantizeLinear (q, s, f8)";
     let fp8 = ", float8e4m3fn f8 = {0}";
