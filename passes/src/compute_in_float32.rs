@@ -41,8 +41,10 @@ impl Pass for ComputeInFloat32 {
         }
         let changed = widen(model, cx)?;
         if changed == Changed::Yes {
-            cx.notes
-                .add("", format!("16-bit floats are computed in float32, as `{}` does anyway", target.name()));
+            cx.notes.add(
+                "",
+                format!("16-bit floats are computed in float32, as `{}` does anyway", target.name()),
+            );
         }
         Ok(changed)
     }

@@ -65,7 +65,10 @@ impl Pass for ComputeInHalf {
         narrowing.outputs(cx.config.compute_io);
         if narrowing.clamped > 0 {
             let n = narrowing.clamped;
-            cx.notes.add("", format!("constants with elements beyond {dtype}, which become its largest number: {n}"));
+            cx.notes.add(
+                "",
+                format!("constants with elements beyond {dtype}, which become its largest number: {n}"),
+            );
         }
         InferTypes.run(model, cx)?;
         Ok(Changed::Yes)
@@ -147,7 +150,9 @@ impl Narrowing<'_> {
         }
         match self.g.op(op).op_type.as_str() {
             // Data is quantized in the type that it has.
-            "QuantizeLinear" => wide |= self.g.operand(op, 0).is_some_and(|v| self.is_wide_value(v)) || !self.holds_scale(op),
+            "QuantizeLinear" => {
+                wide |= self.g.operand(op, 0).is_some_and(|v| self.is_wide_value(v)) || !self.holds_scale(op)
+            }
             "DequantizeLinear" => wide |= !self.holds_scale(op),
             _ => {}
         }

@@ -10,12 +10,16 @@
 //! ONNX Runtime makes one MatMulNBits of the two (`qdq_selectors.cc`: a constant matrix in two dimensions, blocks along
 //! axis 0; of a Gemm without transposition and factors), TensorRT one product with INT4 weights. A Gemm that reads its
 //! weight transposed gets it turned.
+//!
+//! ONNX Runtime 1.31 leaves a product in float that a Relu or Clip follows: its selectors take the two for the clamp before
+//! a quantizer. For it they are written as Max and Min, which compute the same.
 
 use crate::numbers;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use crate::plan::BlockPlan;
+use crate::plan::{BlockPlan, resolve_target};
 use squint_ir::tensor::pack_bits;
 use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, Type, ValueId, ValueTable};
+use squint_targets::Placement;
 
 /// The pass.
 pub(crate) struct EmitWeightBlocks;
@@ -39,6 +43,7 @@ impl Pass for EmitWeightBlocks {
         }
         // Blocks came with the types of 4 bits.
         numbers::raise(model, cx, DType::Int4)?;
+        let clamps_apart = resolve_target(&cx.config.target)?.placement() == Placement::Regions;
         let g = model.main_mut();
         let mut written: ValueTable<Vec<(bool, ValueId)>> = ValueTable::new();
         for (op, plan) in cx.plan.blocks.iter() {
@@ -59,8 +64,42 @@ impl Pass for EmitWeightBlocks {
             if plan.transposed {
                 g.op_mut(op).remove_attr("transB");
             }
+            if clamps_apart {
+                clamps_as_extremes(g, op);
+            }
         }
         Ok(Changed::Yes)
+    }
+}
+
+/// Writes each Relu and Clip that reads a product as Max and Min.
+fn clamps_as_extremes(g: &mut Graph, product: OpId) {
+    let readers: Vec<OpId> =
+        g.results(product).into_iter().flatten().flat_map(|v| g.uses(v)).map(|u| u.op).collect();
+    for clamp in readers {
+        let limits = match g.op(clamp).op_type.as_str() {
+            "Relu" => vec![("Max", g.add_const("zero", Tensor::scalar_f32(0.0)))],
+            "Clip" => {
+                let limit = |slot, extreme| g.operand(clamp, slot).map(|v| (extreme, v));
+                [limit(1, "Max"), limit(2, "Min")].into_iter().flatten().collect()
+            }
+            _ => continue,
+        };
+        let (Some(mut x), Some(y), Some((last, first))) =
+            (g.operand(clamp, 0), g.result(clamp, 0), limits.split_last())
+        else {
+            continue;
+        };
+        let (name, ty) = (g.label(clamp), g.ty(y).cloned());
+        for (extreme, limit) in first {
+            let spec =
+                OpSpec::new(extreme).name(format!("{name}_{extreme}")).near(clamp).operands([x, *limit]);
+            x = g.emit(spec, &format!("{name}_{extreme}"), ty.clone());
+        }
+        let spec = OpSpec::new(last.0).name(format!("{name}_{}", last.0)).near(clamp).operands([x, last.1]);
+        let extreme = g.add_op(spec);
+        g.set_result(extreme, 0, Some(y));
+        g.remove_op(clamp);
     }
 }
 

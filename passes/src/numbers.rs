@@ -1,10 +1,10 @@
 //! Numbers beside float32 and 8-bit integers: whether the target computes with them, what else they settle, and which
 //! operator set can say them.
 
+use crate::calibration::Method;
 use crate::config::{Config, Quantized, Scheme};
 use crate::pass::{PassCx, PassError};
 use crate::plan::resolve_target;
-use crate::calibration::Method;
 use squint_ir::{DType, Model};
 use squint_targets::{Numbers, Placement, Target};
 use std::borrow::Cow;
@@ -21,7 +21,8 @@ const TENSORRT_BLOCK: usize = 128;
 /// If the target does not compute with the numbers that are asked for, or the options contradict each other.
 pub(crate) fn settled(config: Cow<'_, Config>) -> Result<Cow<'_, Config>, PassError> {
     let weights_only = config.scheme == Scheme::WeightOnly;
-    if config.quantized == Quantized::Int8 && !weights_only && config.compute.is_none() && !config.compute_io {
+    if config.quantized == Quantized::Int8 && !weights_only && config.compute.is_none() && !config.compute_io
+    {
         return Ok(config);
     }
     let mut config = config.into_owned();
@@ -127,10 +128,7 @@ mod tests {
         let half = |c: &mut Config| c.compute = Some(DType::Float16);
         assert!(settled_for("cpu-vnni", half).unwrap_err().contains("no kernels for float16"));
         assert!(settled_for("tensorrt-8.6", half).unwrap_err().contains("flag FP16"));
-        assert_eq!(
-            settled_for("tensorrt", half).unwrap().constraints.scale_type,
-            Some(DType::Float16)
-        );
+        assert_eq!(settled_for("tensorrt", half).unwrap().constraints.scale_type, Some(DType::Float16));
         let float8 = |c: &mut Config| c.quantized = Quantized::Float8;
         assert!(settled_for("arm64", float8).unwrap_err().contains("8-bit floats"));
         assert_eq!(settled_for("tensorrt-10", float8).unwrap().effort, 0);

@@ -391,7 +391,11 @@ pub(crate) fn sites<'m>(model: &'m Model, cx: &PassCx<'_>) -> Result<Vec<(OpId, 
     Ok(order.into_iter().filter_map(|op| Some((op, Site::new(g, op, opset, operand)?))).collect())
 }
 
-pub(crate) fn report(model: &Model, plan: &QuantPlan, sites: &[(OpId, Site<'_>)]) -> Result<Vec<NodeReport>, PassError> {
+pub(crate) fn report(
+    model: &Model,
+    plan: &QuantPlan,
+    sites: &[(OpId, Site<'_>)],
+) -> Result<Vec<NodeReport>, PassError> {
     let g = model.main();
     let mut macs = OpTable::new();
     for (op, site) in sites {

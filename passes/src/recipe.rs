@@ -121,6 +121,7 @@ pub(crate) fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::calibration::Method;
+    use crate::config::Quantized;
 
     #[test]
     fn only_what_differs_is_said() {
@@ -137,6 +138,13 @@ mod tests {
                         effort = 2\nno-equalize = true\nmin-sqnr = -inf\npower-of-two = true\nsamples = 32\nkeep-float = [\"a\\\\b\\\"\"]\n\
                         override = [\"tensor=x: float\", \"tensor=y: dynamic\", \"conv1: range=-1..3\"]\n";
         assert_eq!(recipe(&config, [("x", false), ("y", true)].into_iter()), expected);
+        let mut config = Config::new("tensorrt");
+        (config.scheme, config.blocks.size) = (Scheme::WeightOnly, Some(128));
+        (config.compute, config.compute_io) = (Some(squint_ir::DType::Float16), true);
+        config.quantized = Quantized::Float8;
+        let expected = "target = \"tensorrt\"\nweight-method = \"minmax\"\nscheme = \"weight-only\"\n\
+                        quantize-to = \"fp8\"\nweight-bits = 4\nblock-size = 128\ncompute = \"float16\"\ncompute-io = true\n";
+        assert_eq!(recipe(&config, std::iter::empty()), expected);
         assert_eq!(
             (float(20.0), float(-0.5), float(1e300)),
             ("20.0".into(), "-0.5".into(), format!("{}.0", 1e300))

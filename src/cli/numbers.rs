@@ -60,7 +60,9 @@ impl NumberFlags {
         if config.scheme != Scheme::WeightOnly && (self.weight_bits.is_some() || self.block_size.is_some()) {
             let flag = if self.weight_bits.is_some() { "--weight-bits" } else { "--block-size" };
             return Err(Failure::with_help(
-                format!("`{flag}` is about weights with a scale for each block, and activations are quantized here"),
+                format!(
+                    "`{flag}` is about weights with a scale for each block, and activations are quantized here"
+                ),
                 "add `--scheme weight-only`",
             ));
         }

@@ -176,7 +176,8 @@ impl CompileFlags {
         let mut config = Config::new(known_target(&self.target)?);
         config.scheme = self.scheme;
         config.method = self.method;
-        let by_default = if self.scheme == Scheme::WeightOnly { WeightMethod::Mse } else { config.weight_method };
+        let by_default =
+            if self.scheme == Scheme::WeightOnly { WeightMethod::Mse } else { config.weight_method };
         config.weight_method = self.weight_method.unwrap_or(by_default);
         if !(self.min_range >= 0.0 && self.min_range.is_finite()) {
             return Err(Failure::new(format!("`--min-range {}` is no width", self.min_range)));

@@ -2,8 +2,8 @@
 
 use super::evidence::EvidenceFlags;
 use super::failure::Failure;
-use super::numbers::NumberFlags;
 use super::model_file::{Input, Output, size_on_disk};
+use super::numbers::NumberFlags;
 use super::options::{CompileFlags, Format, ModelFormat};
 use super::progress::Bar;
 use super::summary::{Sizes, Summary};

@@ -143,9 +143,9 @@ impl Target for Cpu {
                 "ONNX Runtime has no kernels for {dtype} on CPUs: it would cast to float32 and back around each operator"
             )),
             Numbers::Float8 => Some("ONNX Runtime has no kernels for 8-bit floats on CPUs".into()),
-            Numbers::Blocks { size, .. } if size < 16 || !size.is_power_of_two() => Some(format!(
-                "blocks of {size} weights: MatMulNBits takes powers of two from 16 on"
-            )),
+            Numbers::Blocks { size, .. } if size < 16 || !size.is_power_of_two() => {
+                Some(format!("blocks of {size} weights: MatMulNBits takes powers of two from 16 on"))
+            }
             Numbers::Blocks { .. } => None,
         }
     }

@@ -19,8 +19,8 @@ mod predict;
 mod version;
 
 use crate::{
-    Costs, Dynamic, Finding, FloatResult, Format, Numbers, Operand, Pairs, Params, Placement, Prediction, Site,
-    Subject, Support, Target,
+    Costs, Dynamic, Finding, FloatResult, Format, Numbers, Operand, Pairs, Params, Placement, Prediction,
+    Site, Subject, Support, Target,
 };
 use squint_ir::affine::Grid;
 use squint_ir::{DType, Graph, Model, Op, OpId, ValueId};

@@ -56,7 +56,11 @@ fn params(lo: f32, hi: f32, grid: BlockGrid, constraints: Constraints) -> QuantP
     // A block of zeros has any scale; one too small to divide by has none.
     let usable = if whole >= f32::MIN_POSITIVE && whole.is_finite() { whole } else { 1.0 };
     let scale = constraints.scale(usable);
-    let zero = if grid.zero_point { (least - f64::from(lo / scale)).round_ties_even().clamp(least, most) } else { 0.0 };
+    let zero = if grid.zero_point {
+        (least - f64::from(lo / scale)).round_ties_even().clamp(least, most)
+    } else {
+        0.0
+    };
     QuantParams { scale, zero_point: zero as i32 }
 }
 

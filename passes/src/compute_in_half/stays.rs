@@ -116,7 +116,8 @@ fn makes_lengths(model: &Model, cx: &PassCx<'_>, op: OpId, stays: &OpTable<&'sta
     let float = |v: ValueId| cx.fact(model, v).dtype == Some(DType::Float);
     let results = || g.results(op).into_iter().flatten();
     if g.op(op).is("Cast") {
-        let whole = |v: ValueId| cx.fact(model, v).dtype.is_some_and(|d| matches!(d, DType::Int32 | DType::Int64));
+        let whole =
+            |v: ValueId| cx.fact(model, v).dtype.is_some_and(|d| matches!(d, DType::Int32 | DType::Int64));
         if results().any(whole) {
             return g.operand(op, 0).is_some_and(float);
         }
@@ -124,7 +125,15 @@ fn makes_lengths(model: &Model, cx: &PassCx<'_>, op: OpId, stays: &OpTable<&'sta
     let class = squint_ops::row(&g.op(op).domain, &g.op(op).op_type).map(|r| r.class);
     let passes_on = matches!(
         class,
-        Some(Class::Binary | Class::Clamp | Class::Index | Class::Movement | Class::Join | Class::Other | Class::Unary)
+        Some(
+            Class::Binary
+                | Class::Clamp
+                | Class::Index
+                | Class::Movement
+                | Class::Join
+                | Class::Other
+                | Class::Unary
+        )
     );
     let leads = |v: ValueId| {
         let uses = g.uses(v);

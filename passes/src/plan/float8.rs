@@ -53,7 +53,8 @@ pub(super) fn convert(
         }
         let layout = w.layout(t).ok_or_else(|| weights::misfit(g, op))?;
         let channel = |i: usize| (i / layout.inner.max(1)) % layout.channels;
-        let codes = t.f32s().iter().enumerate().map(|(i, x)| e4m3(x / w.params[channel(i)].scale) as i8).collect();
+        let codes =
+            t.f32s().iter().enumerate().map(|(i, x)| e4m3(x / w.params[channel(i)].scale) as i8).collect();
         w.chosen = Some(codes);
     }
     Ok(())

@@ -108,7 +108,9 @@ pub(super) fn fix(
                 let no_kernel = dynamic::kernel(target, site).err().map(str::to_owned);
                 Some(no_kernel.or(never).unwrap_or_else(|| "float is faster here".into()))
             }
-            _ => unsupported_reason(cx, target, site, unit).or(never).or_else(|| unseen_reason(g, cx, target, site, unit)),
+            _ => unsupported_reason(cx, target, site, unit)
+                .or(never)
+                .or_else(|| unseen_reason(g, cx, target, site, unit)),
         };
     }
     // Where results are not quantized, nothing is quantized that no weighted operator reads.

@@ -26,9 +26,7 @@ pub(super) fn lacks(version: Version, numbers: Numbers) -> Option<String> {
             (!version.has(dtype)).then(|| unsupported(v, dtype))
         }
         Numbers::Half(dtype) => Some(format!("{dtype} is no half precision")),
-        Numbers::Float8 => {
-            (!version.has(DType::Float8e4m3fn)).then(|| unsupported(v, DType::Float8e4m3fn))
-        }
+        Numbers::Float8 => (!version.has(DType::Float8e4m3fn)).then(|| unsupported(v, DType::Float8e4m3fn)),
         Numbers::Blocks { .. } if !version.has(DType::Int4) => Some(unsupported(v, DType::Int4)),
         Numbers::Blocks { bits: 4, size } if !INT4_BLOCKS.contains(&size) => {
             Some(format!("blocks of {size} weights of 4 bits: TensorRT has kernels for blocks of 64 and 128"))

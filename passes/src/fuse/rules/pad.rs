@@ -84,9 +84,11 @@ fn drop_channel_pad(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     }
     let there = w.dims()[1];
     let kept = usize::try_from(before).ok().zip(usize::try_from(behind).ok());
-    let kept = kept.map(|(before, behind)| before..there.saturating_sub(behind)).filter(|kept| !kept.is_empty());
+    let kept =
+        kept.map(|(before, behind)| before..there.saturating_sub(behind)).filter(|kept| !kept.is_empty());
     let kept = kept.ok_or("it leaves no channel of the operand")?;
-    let view = View::new(w.dims()).slice(1, kept.start, 1, kept.len()).ok_or("the pads do not fit the weight")?;
+    let view =
+        View::new(w.dims()).slice(1, kept.start, 1, kept.len()).ok_or("the pads do not fit the weight")?;
     let smaller = gather_view(&w, &view).map_err(|e| Miss(e.to_string()))?;
     let (old, x) = (rw.v("w"), rw.v("x"));
     let new = rw.add_const("w", smaller);

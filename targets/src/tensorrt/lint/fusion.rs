@@ -33,11 +33,11 @@ fn limits_integers(g: &Graph, op: OpId) -> bool {
 fn clip_of_integers(f: &mut Findings<'_>, op: OpId) {
     let help = "of a model in training `squint qat convert` makes one for TensorRT: 8-bit weights on the same levels";
     if f.version == Version::V8_6 {
-        let message = "a Clip between QuantizeLinear and DequantizeLinear: the weight is quantized in every run";
+        let message =
+            "a Clip between QuantizeLinear and DequantizeLinear: the weight is quantized in every run";
         f.slow("clip-of-integers", op, message, help);
     } else {
-        let message =
-            "a Clip between QuantizeLinear and DequantizeLinear: the types of Clip are FP32, FP16 and BF16, not INT8";
+        let message = "a Clip between QuantizeLinear and DequantizeLinear: the types of Clip are FP32, FP16 and BF16, not INT8";
         f.refuse("clip-of-integers", op, message, help);
     }
 }

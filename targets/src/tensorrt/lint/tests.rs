@@ -259,7 +259,8 @@ fn what_versions_differ_in() {
         + "}, float[1,2] b2 = {1, 1}, float[2,64] tall = {"
         + &["1"; 128].join(", ")
         + "}";
-    let weight = "dw = DequantizeLinear <axis = 0, block_size = 64> (v, b2) h = MatMul (tall, dw) y = Add (x, s)";
+    let weight =
+        "dw = DequantizeLinear <axis = 0, block_size = 64> (v, b2) h = MatMul (tall, dw) y = Add (x, s)";
     let short = "q = QuantizeLinear <output_dtype = 3> (x, s) y = DequantizeLinear (q, s)";
     let mixed = "h = Cast <to = 10> (x) q = QuantizeLinear (h, s, z) y = DequantizeLinear (q, s, z)";
     let typed = "float16[1,2,4,4] h";
@@ -270,18 +271,18 @@ fn what_versions_differ_in() {
         (18, "", "y = Relu (x)", [&["opset"], &[], &[]]),
         (25, "", "y = Relu (x)", [&["opset"], &["opset"], &[]]),
         (19, fp8, pair, [&["opset", "type-of-version", "type-of-version"], &[], &[]]),
-        (
-            21,
-            &int4,
-            weight,
-            [&["opset", "type-of-version", "blocks-of-version"], &[], &[]],
-        ),
+        (21, &int4, weight, [&["opset", "type-of-version", "blocks-of-version"], &[], &[]]),
         (21, "", short, [&["opset", "zero-point-missing"], &[], &[]]),
-        (17, "", "a = Swish (x) b = Gelu (a) y = Unique (b)", [
-            &["no-importer", "no-importer", "no-importer"],
-            &["no-importer", "no-importer"],
-            &["no-importer"],
-        ]),
+        (
+            17,
+            "",
+            "a = Swish (x) b = Gelu (a) y = Unique (b)",
+            [
+                &["no-importer", "no-importer", "no-importer"],
+                &["no-importer", "no-importer"],
+                &["no-importer"],
+            ],
+        ),
     ];
     for (opset, more, body, found) in cases {
         for (version, found) in [Version::V8_6, Version::V10, Version::V11].into_iter().zip(found) {

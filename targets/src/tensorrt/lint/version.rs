@@ -69,7 +69,8 @@ pub(super) fn check(f: &mut Findings<'_>, op: OpId, opset: i64) {
 /// Data of a type that the version lacks.
 fn half(f: &mut Findings<'_>, op: OpId) {
     let g = f.g;
-    let makes = |d: DType| g.results(op).into_iter().flatten().any(|v| g.ty(v).and_then(|t| t.dtype()) == Some(d));
+    let makes =
+        |d: DType| g.results(op).into_iter().flatten().any(|v| g.ty(v).and_then(|t| t.dtype()) == Some(d));
     if makes(DType::Bfloat16) && !f.version.has(DType::Bfloat16) {
         let message = format!(
             "Unsupported ONNX data type: BFLOAT16 (16): TensorRT {} computes in FP32 and FP16",
