@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn extremes_are_levels() {
-        let (p, levels) = solve(&[-0.7, 0.0, 0.35, 0.7], SIGNED, Constraints::default(), false);
+        let (p, levels) = solve(&[-0.7, 0.0, 0.3, 0.7], SIGNED, Constraints::default(), false);
         assert_eq!((p, levels), (QuantParams { scale: 0.1, zero_point: 0 }, vec![-7, 0, 3, 7]));
         let (p, levels) = solve(&[-0.5, 0.0, 1.0], UNSIGNED, Constraints::default(), false);
         assert_eq!((p, levels), (QuantParams { scale: 0.1, zero_point: 5 }, vec![0, 5, 15]));
