@@ -41,7 +41,21 @@ pub fn quantize_with(
 /// # Errors
 /// If the model is not well-formed, or has no quantizers to take scales from.
 pub fn retarget(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<Retargeted, Error> {
-    Ok(pipeline::retarget(model, config, hooks)?)
+    retarget_with(model, Evidence::default(), config, hooks)
+}
+
+/// As [`retarget`], and values that have no scale where the target wants one get it from evidence: samples, or
+/// statistics of the same model.
+///
+/// # Errors
+/// As [`retarget`] and [`quantize_with`].
+pub fn retarget_with(
+    model: &mut Model,
+    evidence: Evidence<'_>,
+    config: &Config,
+    hooks: &Hooks<'_>,
+) -> Result<Retargeted, Error> {
+    Ok(pipeline::retarget(model, evidence, config, hooks)?)
 }
 
 /// Decides what would be quantized, and leaves the fused float graph in `model`.

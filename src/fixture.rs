@@ -16,6 +16,9 @@
 //! | `passes` | names of passes and of fusion rules, in order | none |
 //! | `target` | the target | `cpu-vnni` |
 //! | `scheme` | when activations are quantized | `auto` |
+//! | `quantize-to` | `int8` or `fp8` | `int8` |
+//! | `compute` | `float16` or `bfloat16`, and perhaps `inputs-and-outputs` | float32 |
+//! | `block-size` | weights that share a scale | that of the target |
 //! | `keep-float` | nodes kept in float | none |
 //! | `override` | wishes for nodes and tensors, as on the command line | none |
 //! | `training` | that the result is to be trained, with `weight-bits=4`, `keep-batch-normalization` or neither | not |
@@ -28,11 +31,11 @@
 
 use crate::Error;
 use squint_ir::text::{generate, parse_with};
-use squint_ir::{Model, ValueId};
+use squint_ir::{DType, Model, ValueId};
 use squint_passes::calibration::Sketch;
-use squint_passes::config::{Config, Training, WeightBits};
+use squint_passes::config::{Config, Quantized, Training, WeightBits};
 use squint_passes::pass::{PassCx, PassError, Phase};
-use squint_passes::pipeline::pass_named;
+use squint_passes::pipeline::{pass_named, settled};
 use squint_passes::plan::QuantPlan;
 use squint_passes::report::Note;
 use std::path::Path;
@@ -114,6 +117,25 @@ impl Fixture {
                 [scheme] => self.config.scheme = scheme.parse()?,
                 _ => return Err("`scheme` is one string".into()),
             },
+            "quantize-to" => {
+                self.config.quantized = match values.first().map(String::as_str) {
+                    Some("int8") => Quantized::Int8,
+                    Some("fp8") => Quantized::Float8,
+                    _ => return Err("`quantize-to` is int8 or fp8".into()),
+                };
+            }
+            "compute" => {
+                self.config.compute = match values.first().map(String::as_str) {
+                    Some("float16") => Some(DType::Float16),
+                    Some("bfloat16") => Some(DType::Bfloat16),
+                    _ => return Err("`compute` is float16 or bfloat16".into()),
+                };
+                self.config.compute_io = values.get(1).is_some_and(|v| v == "inputs-and-outputs");
+            }
+            "block-size" => {
+                let size = values.first().and_then(|v| v.parse().ok());
+                self.config.blocks.size = Some(size.ok_or("`block-size` is a number")?);
+            }
             "override" => {
                 self.config.overrides = values.iter().map(|v| v.parse()).collect::<Result<_, String>>()?;
             }
@@ -130,8 +152,8 @@ impl Fixture {
             }
             _ => {
                 return Err(format!(
-                    "unknown setting `{name}`; there are `passes`, `target`, `scheme`, `keep-float`, `override`, \
-                     `ranges` and `training`"
+                    "unknown setting `{name}`; there are `passes`, `target`, `scheme`, `quantize-to`, `compute`, \
+                     `block-size`, `keep-float`, `override`, `ranges` and `training`"
                 ));
             }
         }
@@ -144,6 +166,7 @@ impl Fixture {
     /// If a pass is unknown, comes too early, or fails.
     pub fn run(self) -> Result<Outcome, Error> {
         let Fixture { mut model, passes, config, ranges } = self;
+        let config = settled(&config)?;
         let mut cx = PassCx::new(&config);
         let mut phase = Phase::Imported;
         for name in &passes {

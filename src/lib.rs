@@ -38,6 +38,7 @@ pub mod tune;
 
 pub use compile::{
     compare, convert, optimize, optimize_traced, plan, predict, quantize, quantize_with, retarget,
+    retarget_with,
 };
 pub use data::{DataError, DataOptions, Dataset};
 pub use error::Error;

@@ -85,6 +85,33 @@ fn data_that_does_not_fit() {
 }
 
 #[test]
+fn numbers_that_a_target_lacks() {
+    let mut shell = Shell::new();
+    shell.write("x.npz", &samples());
+    for options in [
+        "--target cpu-vnni --compute float16",
+        "--target tensorrt-8.6 --compute bfloat16",
+        "--target tensorrt-8.6 --quantize-to fp8",
+        "--target arm64 --quantize-to fp8",
+        "--target tensorrt-10 --quantize-to fp8 --scheme dynamic",
+        "--target cpu-vnni --block-size 32",
+        "--target cpu-vnni --scheme weight-only --block-size 48",
+        "--target cpu-vnni --scheme weight-only --weight-bits 3",
+        "--target cpu-vnni --scheme weight-only --weight-method entropy",
+        "--target tensorrt --scheme weight-only --block-size 32",
+        "--target tensorrt --scheme weight-only --weight-bits 8",
+        "--target tensorrt-8.6 --scheme weight-only",
+    ] {
+        shell.run(&format!("quantize m.onnxtxt -o q.onnx --data x.npz {options}"));
+    }
+    shell.run("qat export m.onnxtxt -o q.onnx --data x.npz --scheme weight-only");
+    assert!(!shell.path("q.onnx").exists());
+    // Nothing to quantize is not an error, and no data is needed.
+    shell.run("quantize m.onnxtxt -o q.onnx --target cpu-vnni --scheme weight-only");
+    shell.check("numbers-errors");
+}
+
+#[test]
 fn outputs_that_cannot_be_written() {
     let mut shell = Shell::new();
     shell.write("x.npz", &samples());

@@ -25,6 +25,7 @@ pub mod execute;
 pub mod fingerprint;
 pub mod graph;
 pub mod model;
+pub mod narrow;
 pub mod retype;
 pub mod tables;
 pub mod tensor;

@@ -36,30 +36,46 @@ impl Pass for ComputeInFloat32 {
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
         let target = resolve_target(&cx.config.target)?;
-        if WIDENED.from.iter().any(|d| target.computes_in(*d)) || !WIDENED.occurs(model) {
+        if WIDENED.from.iter().any(|d| target.computes_in(*d)) {
             return Ok(Changed::No);
         }
-        InferTypes.run(model, cx)?;
-        if !computes(model, cx) {
-            return Ok(Changed::No);
+        let changed = widen(model, cx)?;
+        if changed == Changed::Yes {
+            cx.notes.add(
+                "",
+                format!("16-bit floats are computed in float32, as `{}` does anyway", target.name()),
+            );
         }
-        let foreign = match foreign_ends(model, cx) {
-            Ok(ends) => ends,
-            Err(why) => {
-                cx.notes.add("", format!("16-bit floats stay as they are, and are not quantized: {why}"));
-                return Ok(Changed::No);
-            }
-        };
-        let border = Border::of(model.main());
-        for id in model.graph_ids().collect::<Vec<_>>() {
-            WIDENED.graph(model.graph_mut(id), known);
-        }
-        foreign.into_iter().for_each(|end| end.fence(model));
-        border.fence(model.main_mut());
-        cx.notes
-            .add("", format!("16-bit floats are computed in float32, as `{}` does anyway", target.name()));
-        Ok(Changed::Yes)
+        Ok(changed)
     }
+}
+
+/// Does it for any target: for executors, which compute in float32.
+///
+/// # Errors
+/// If the model is not well-formed.
+pub(crate) fn widen(model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
+    if !WIDENED.occurs(model) {
+        return Ok(Changed::No);
+    }
+    InferTypes.run(model, cx)?;
+    if !computes(model, cx) {
+        return Ok(Changed::No);
+    }
+    let foreign = match foreign_ends(model, cx) {
+        Ok(ends) => ends,
+        Err(why) => {
+            cx.notes.add("", format!("16-bit floats stay as they are, and are not quantized: {why}"));
+            return Ok(Changed::No);
+        }
+    };
+    let border = Border::of(model.main());
+    for id in model.graph_ids().collect::<Vec<_>>() {
+        WIDENED.graph(model.graph_mut(id), known);
+    }
+    foreign.into_iter().for_each(|end| end.fence(model));
+    border.fence(model.main_mut());
+    Ok(Changed::Yes)
 }
 
 fn known(op: &squint_ir::Op) -> bool {

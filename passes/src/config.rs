@@ -3,6 +3,7 @@
 use crate::calibration::weights::WeightMethod;
 use crate::calibration::{Constraints, Method};
 use crate::overrides::Override;
+use squint_ir::DType;
 use std::fmt;
 use std::str::FromStr;
 
@@ -26,6 +27,41 @@ impl OperatorFormat {
     }
 }
 
+/// Numbers that stand between quantizers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quantized {
+    /// Integers of 8 bits.
+    #[default]
+    Int8,
+    /// Floats of 8 bits, E4M3.
+    Float8,
+}
+
+impl Quantized {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Quantized::Int8 => "int8",
+            Quantized::Float8 => "fp8",
+        }
+    }
+}
+
+/// How weights are quantized where nothing else is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    /// 4 or 8.
+    pub bits: u8,
+    /// How many weights in a row along the inner axis share a scale; `None` for what suits the target.
+    pub size: Option<usize>,
+}
+
+impl Default for Blocks {
+    fn default() -> Blocks {
+        Blocks { bits: 4, size: None }
+    }
+}
+
 /// Options of a compilation. Everything that changes the output stands here and in the recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -35,6 +71,14 @@ pub struct Config {
     pub format: OperatorFormat,
     /// When activations are quantized.
     pub scheme: Scheme,
+    /// What stands between quantizers.
+    pub quantized: Quantized,
+    /// With [`Scheme::WeightOnly`]: how weights are quantized.
+    pub blocks: Blocks,
+    /// The type of 16 bits in which all is computed that is not quantized; `None` leaves what is float32.
+    pub compute: Option<DType>,
+    /// With `compute`: whether inputs and outputs of the model have that type, too.
+    pub compute_io: bool,
     /// How activation ranges are chosen.
     pub method: Method,
     /// How the ranges of weights are chosen.
@@ -107,6 +151,10 @@ impl Config {
             target: target.into(),
             format: OperatorFormat::default(),
             scheme: Scheme::Auto,
+            quantized: Quantized::default(),
+            blocks: Blocks::default(),
+            compute: None,
+            compute_io: false,
             method: Method::Auto,
             weight_method: WeightMethod::MinMax,
             constraints: Constraints::default(),
@@ -146,7 +194,12 @@ pub enum Scheme {
     Static,
     /// In every run, from the data at hand; needs no calibration.
     Dynamic,
+    /// Never: only weights of products are quantized, block by block.
+    WeightOnly,
 }
+
+/// All schemes.
+const SCHEMES: [Scheme; 4] = [Scheme::Auto, Scheme::Static, Scheme::Dynamic, Scheme::WeightOnly];
 
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,6 +207,7 @@ impl fmt::Display for Scheme {
             Scheme::Auto => "auto",
             Scheme::Static => "static",
             Scheme::Dynamic => "dynamic",
+            Scheme::WeightOnly => "weight-only",
         })
     }
 }
@@ -162,11 +216,10 @@ impl FromStr for Scheme {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Scheme, String> {
-        let known = [Scheme::Auto, Scheme::Static, Scheme::Dynamic];
-        known
+        SCHEMES
             .into_iter()
             .find(|s| s.to_string() == text)
-            .ok_or_else(|| format!("`{text}` is none of auto, static, dynamic"))
+            .ok_or_else(|| format!("`{text}` is none of auto, static, dynamic, weight-only"))
     }
 }
 
@@ -198,7 +251,7 @@ mod tests {
 
     #[test]
     fn schemes_are_read_as_they_are_written() {
-        for scheme in [Scheme::Auto, Scheme::Static, Scheme::Dynamic] {
+        for scheme in SCHEMES {
             assert_eq!(scheme.to_string().parse(), Ok(scheme));
         }
         assert!("int8".parse::<Scheme>().is_err());

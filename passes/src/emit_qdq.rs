@@ -13,6 +13,8 @@
 //! Names follow what tools around ONNX Runtime expect: `T_scale`, `T_zero_point`, `T_quantized`,
 //! `T_QuantizeLinear_Output`, `T_DequantizeLinear_Output`.
 
+use crate::config::Quantized;
+use crate::numbers;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::plan::islands;
 use crate::plan::{OpPlan, QuantPlan, ValuePlan, WeightPlan, resolve_target};
@@ -52,7 +54,11 @@ impl Pass for EmitQdq {
                 emitter.operator(op, &dequantized)?;
             }
         }
-        Ok((plan.values.iter().next().is_some()).into())
+        let changed = plan.values.iter().next().is_some();
+        if changed && cx.config.quantized == Quantized::Float8 {
+            numbers::raise(model, cx, DType::Float8e4m3fn)?;
+        }
+        Ok(changed.into())
     }
 }
 
@@ -295,7 +301,8 @@ impl<'a> Emitter<'a> {
         let zero = w.params.first().map_or(0, |p| p.zero_point as i8);
         let (dims, codes) = pad_channels(t.dims(), codes, channels, zero);
         let shape = dims.iter().map(|d| (*d).into()).collect();
-        let levels = Tensor::from_i8(&dims, &codes);
+        let bytes = |codes: &[i8]| codes.iter().map(|q| *q as u8).collect();
+        let levels = integers(w.dtype, &dims, bytes(&codes))?;
         let scales: Vec<f32> = w.params.iter().map(|p| p.scale).collect();
         if let Some(tied) = self.tied(v, w, &levels, &scales) {
             return Ok(tied);
@@ -304,7 +311,8 @@ impl<'a> Emitter<'a> {
         let dims: &[usize] = if w.axis.is_some() { &[scales.len()] } else { &[] };
         let scale = self.g.add_const(&format!("{name}_scale"), Tensor::from_f32(dims, &scales));
         let zeros: Vec<i8> = w.params.iter().map(|p| p.zero_point as i8).collect();
-        let zero = self.g.add_const(&format!("{name}_zero_point"), Tensor::from_i8(dims, &zeros));
+        let zeros = integers(w.dtype, dims, bytes(&zeros))?;
+        let zero = self.g.add_const(&format!("{name}_zero_point"), zeros);
         let mut spec = OpSpec::new("DequantizeLinear").name(format!("{name}_DequantizeLinear")).near(op);
         if let Some(a) = w.axis {
             spec = spec.attr("axis", a as i64);

@@ -1,6 +1,6 @@
 //! `finish`: what remains before the model is written: node names, operator set, provenance.
 
-use crate::config::{OperatorFormat, Scheme, WeightBits};
+use crate::config::{OperatorFormat, Quantized, Scheme, WeightBits};
 use crate::names::Names;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use squint_ir::Model;
@@ -39,6 +39,12 @@ impl Pass for Finish {
         }
         if c.format != OperatorFormat::default() {
             recipe.push_str(&format!(" format={}", c.format.name()));
+        }
+        if c.quantized != Quantized::default() {
+            recipe.push_str(&format!(" quantize-to={}", c.quantized.name()));
+        }
+        if let Some(dtype) = c.compute {
+            recipe.push_str(&format!(" compute={dtype}"));
         }
         if c.constraints.power_of_two {
             recipe.push_str(" power-of-two");

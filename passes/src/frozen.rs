@@ -5,10 +5,11 @@
 //! planning, on the terms of the target. A grid says which real numbers there are; where they lie in an integer type is
 //! the target's business ([`Levels::express`]).
 
-use squint_ir::affine::QuantParams;
+use squint_ir::affine::{ChannelLayout, QuantParams};
 use squint_ir::{DType, Graph, Op, OpId, Tensor, ValueId, ValueTable};
 use squint_ops::{Class, EvalCx, Out};
 use squint_targets::Format;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The real numbers that a value takes: `k · scale` for all whole `k` from `lowest` to `highest`.
@@ -163,6 +164,19 @@ impl FrozenWeight {
         Some(FrozenWeight { levels, axis, scales: scales.into(), bounds })
     }
 
+    /// The integers of a part of an axis of a constant of these dimensions; `None` if there is no such part.
+    pub(crate) fn sliced(&self, dims: &[usize], axis: usize, kept: Range<usize>) -> Option<FrozenWeight> {
+        let layout = ChannelLayout::new(dims, axis).filter(|l| kept.end <= l.channels)?;
+        let inner = layout.inner.max(1);
+        let levels = self.levels.iter().enumerate();
+        let part = levels.filter(|(i, _)| kept.contains(&(i / inner % layout.channels))).map(|(_, k)| *k);
+        let scales = match self.axis == Some(axis) {
+            true => self.scales.get(kept.clone())?.into(),
+            false => self.scales.clone(),
+        };
+        Some(FrozenWeight { levels: part.collect(), scales, ..self.clone() })
+    }
+
     /// The integers after an operator that only moves elements of the constant, whose other operands are constant, too;
     /// `None` if the scales of the result are not along one axis.
     fn moved(&self, cx: &EvalCx<'_>) -> Option<FrozenWeight> {
@@ -250,6 +264,8 @@ pub enum DifferenceKind {
     Unquantized,
     /// Rounded, although no quantizer was there: an operator runs in integers on a grid that follows from others.
     Inherited,
+    /// Rounded, although no quantizer was there, on a grid for the range that calibration saw.
+    Measured,
     /// A weight with other integers.
     Weight,
 }
@@ -263,6 +279,7 @@ impl DifferenceKind {
             DifferenceKind::Regridded => "regridded",
             DifferenceKind::Unquantized => "unquantized",
             DifferenceKind::Inherited => "inherited",
+            DifferenceKind::Measured => "measured",
             DifferenceKind::Weight => "weight",
         }
     }

@@ -1,7 +1,7 @@
 //! The compiler from top to bottom: read this to know what squint does.
 
 use crate::config::{Config, OperatorFormat, Scheme};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Known};
 use crate::float_graph::FloatGraph;
 use crate::pass::{Changed, Pass, PassCx, PassError};
 use crate::recording::{DataRecord, Recording};
@@ -11,6 +11,7 @@ use crate::*;
 use squint_ir::Model;
 use squint_ir::execute::{Execute, Samples};
 use squint_ir::fingerprint::Fingerprint;
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 /// The float graph made canonical, typed and small.
@@ -98,6 +99,23 @@ const TAILOR: &[&dyn Pass] = &[
     &eliminate_dead_code::EliminateDeadCode,
 ];
 
+/// All that is not quantized in a type of 16 bits, if that is asked for: when quantizers are there, whose scales have the
+/// type of what is around them.
+const NARROW: &[&dyn Pass] = &[
+    &compute_in_half::ComputeInHalf,
+    // Constants in the type that they had.
+    &eliminate_dead_code::EliminateDeadCode,
+];
+
+/// To a model of which only weights are quantized, without statistics.
+const WEIGHTS: &[&dyn Pass] = &[
+    &plan_weight_blocks::PlanWeightBlocks,
+    // Reads only the plan.
+    &emit_weight_blocks::EmitWeightBlocks,
+    &eliminate_dead_code::EliminateDeadCode,
+    &finish::Finish,
+];
+
 /// From statistics to a float graph with quantizers that can be trained.
 const EXPORT: &[&dyn Pass] = &[
     &plan::PlanQuantization,
@@ -162,13 +180,14 @@ fn quantize_passes(config: &Config) -> Vec<&'static dyn Pass> {
     if config.training.is_some() {
         return EXPORT.to_vec();
     }
+    let base = if config.scheme == Scheme::WeightOnly { WEIGHTS } else { QUANTIZE };
     let lower: &[&dyn Pass] = match config.format {
         OperatorFormat::Qdq => &[],
         OperatorFormat::Qoperator => &[&lower_qoperator::LowerQoperator],
     };
-    let before = |name: &str| QUANTIZE.iter().position(|p| p.name() == name).unwrap_or(QUANTIZE.len());
+    let before = |name: &str| base.iter().position(|p| p.name() == name).unwrap_or(base.len());
     let (emitted, end) = (before("eliminate-dead-code"), before("finish"));
-    [&QUANTIZE[..emitted], lower, &QUANTIZE[emitted..end], TAILOR, &QUANTIZE[end..]].concat()
+    [&base[..emitted], lower, &base[emitted..end], TAILOR, NARROW, &base[end..]].concat()
 }
 
 /// Writes the quantized operators of any model in one format, and changes nothing else. Whether anything changed; what
@@ -191,6 +210,14 @@ pub fn convert(model: &mut Model, format: OperatorFormat, notes: &mut Notes) -> 
     Ok(changed)
 }
 
+/// A configuration with what follows from the numbers that it asks for, as every compilation begins.
+///
+/// # Errors
+/// If the target does not compute with them.
+pub fn settled(config: &Config) -> Result<Config, PassError> {
+    numbers::settled(Cow::Borrowed(config)).map(Cow::into_owned)
+}
+
 /// Passes that can be named on their own, in tests and by `run-passes`: those of the pipeline, those that
 /// run on demand, and each rule of `fuse` under its own name.
 pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
@@ -200,7 +227,9 @@ pub fn pass_named(name: &str) -> Option<Box<dyn Pass>> {
         .chain(OBSERVE)
         .chain(QUANTIZE)
         .chain(TAILOR)
+        .chain(NARROW)
         .chain(EXPORT)
+        .chain(WEIGHTS)
         .chain(ON_DEMAND)
         .chain(LOWER)
         .chain(FREEZE)
@@ -277,7 +306,12 @@ fn op_count(model: &Model) -> usize {
 /// # Errors
 /// If the model is not well-formed.
 pub fn lower_quantized(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<(), PassError> {
-    run(LOWER, model, &mut PassCx::new(config), hooks).map(drop)
+    let mut cx = PassCx::new(config);
+    let (functions, rest) = LOWER.split_at(1);
+    run(functions, model, &mut cx, hooks)?;
+    // Executors of float models compute in float32; half precision is not rounded to.
+    compute_in_float32::widen(model, &mut cx)?;
+    run(rest, model, &mut cx, hooks).map(drop)
 }
 
 /// Quantizes a model statically.
@@ -294,24 +328,40 @@ pub fn quantize(
 }
 
 /// Compiles a model that is quantized already, by whatever tool or by training, for a target: its grids are kept where
-/// the target can express them, and no range is measured.
+/// the target can express them. Ranges of values that have none, where the target wants some, come from the evidence; without
+/// any none is measured.
 ///
 /// # Errors
-/// If the model is not well-formed, or has no quantizers to take grids from.
+/// If the model is not well-formed, or has no quantizers to take grids from; and as [`quantize`].
 pub fn retarget(
     model: &mut Model,
+    evidence: Evidence<'_>,
     config: &Config,
     hooks: &Hooks<'_>,
 ) -> Result<retarget::Retargeted, PassError> {
-    let config = retarget::settled(config);
+    let config = retarget::settled(&evidence.settled(config));
     let mut cx = PassCx::new(&config);
     let ops_before = op_count(model);
     retarget::expect_quantizers(model)?;
+    if let Some(Known::Recording(recording)) = evidence.known {
+        expect_recorded(model, recording, &config)?;
+    }
     let mut timing = run(FREEZE, model, &mut cx, hooks)?;
     retarget::expect_grids(model, &cx)?;
     timing.extend(run(OPTIMIZE, model, &mut cx, hooks)?);
     let ops_fused = op_count(model);
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
+    if evidence.known.is_some() || evidence.samples.is_some() {
+        hooks.progress.pass(calibrate::NAME);
+        let start = Instant::now();
+        match evidence.known {
+            Some(Known::Recording(recording)) => {
+                cx.statistics = recording.statistics_by_name(model, &cx.observed);
+            }
+            _ => drop(evidence.learn(model, &mut cx, None, hooks.progress)?),
+        }
+        timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
+    }
     timing.extend(run(SPREAD, model, &mut cx, hooks)?);
     let passes = quantize_passes(&config);
     timing.extend(run(&passes[..1], model, &mut cx, hooks)?);
@@ -320,8 +370,19 @@ pub fn retarget(
     let notes = cx.notes.iter().cloned().collect();
     let (costs, nodes) = (cx.plan.costs, cx.plan.report.clone());
     let rewrites = cx.rewrites.iter().map(|(rule, n)| (*rule, *n)).collect();
-    let report = Report { nodes, notes, samples: 0, costs, ops_before, ops_fused, rewrites, timing };
+    let samples = cx.statistics.samples;
+    let report = Report { nodes, notes, samples, costs, ops_before, ops_fused, rewrites, timing };
     Ok(retarget::Retargeted { report, ..found })
+}
+
+/// Fails unless statistics were measured on a quantized model as it stands: [`record`] leaves its quantizers in.
+fn expect_recorded(model: &Model, recording: &Recording, config: &Config) -> Result<(), PassError> {
+    let mut recorded = model.clone();
+    let mut cx = PassCx::new(config);
+    for passes in [PREPARE, OPTIMIZE, OBSERVE] {
+        run(passes, &mut recorded, &mut cx, &Hooks::default())?;
+    }
+    recording.expect(&recorded)
 }
 
 /// Does all that [`quantize`] does up to the plan, and leaves the fused float graph in `model`.
@@ -334,7 +395,8 @@ pub fn plan(
     config: &Config,
     hooks: &Hooks<'_>,
 ) -> Result<(Report, plan::QuantPlan), PassError> {
-    plan_until(model, evidence, config, hooks, &QUANTIZE[..1])
+    let planning = if config.scheme == Scheme::WeightOnly { WEIGHTS } else { QUANTIZE };
+    plan_until(model, evidence, config, hooks, &planning[..1])
 }
 
 /// Measures the float graph on samples, and keeps the result under the names of values.
@@ -408,7 +470,7 @@ fn plan_until(
     hooks: &Hooks<'_>,
     last: &[&dyn Pass],
 ) -> Result<(Report, plan::QuantPlan), PassError> {
-    let config = evidence.settled(config);
+    let config = numbers::settled(evidence.settled(config))?;
     let mut cx = PassCx::new(&config);
     let ops_before = op_count(model);
     let mut timing = run(PREPARE, model, &mut cx, hooks)?;
@@ -416,7 +478,8 @@ fn plan_until(
     timing.extend(run(OPTIMIZE, model, &mut cx, hooks)?);
     let ops_fused = op_count(model);
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
-    let float = learn(model, &mut cx, evidence, hooks, &mut timing)?;
+    let weights_only = cx.config.scheme == Scheme::WeightOnly;
+    let float = if weights_only { None } else { learn(model, &mut cx, evidence, hooks, &mut timing)? };
     let (planning, rest) = last.split_at(1);
     timing.extend(run(planning, model, &mut cx, hooks)?);
     // Weights that are trained are not rounded yet.
@@ -502,7 +565,7 @@ mod tests {
 
     #[test]
     fn every_pass_can_be_named_and_names_are_kebab_case() {
-        let stages = [PREPARE, OPTIMIZE, OBSERVE, QUANTIZE, TAILOR, EXPORT, ON_DEMAND];
+        let stages = [PREPARE, OPTIMIZE, OBSERVE, QUANTIZE, WEIGHTS, NARROW, TAILOR, EXPORT, ON_DEMAND];
         for p in stages.into_iter().flatten() {
             assert!(pass_named(p.name()).is_some());
             let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -519,7 +582,7 @@ mod tests {
             phase = p.reaches().unwrap_or(phase).max(phase);
         }
         let calibrated = pass::Phase::Calibrated;
-        for stage in [QUANTIZE, EXPORT] {
+        for stage in [QUANTIZE, WEIGHTS, EXPORT] {
             phase = calibrated;
             for p in stage {
                 assert!(p.needs() <= phase, "{}", p.name());

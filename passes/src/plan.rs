@@ -13,6 +13,7 @@
 mod cut;
 mod dynamic;
 mod equal_scales;
+mod float8;
 pub(crate) mod islands;
 mod params;
 mod place;
@@ -24,7 +25,7 @@ pub(crate) use units::{NOT_COVERED, units};
 
 use crate::calibration::saturation::weight_levels;
 use crate::calibration::{Method, Range, RangeNote, solve};
-use crate::config::Scheme;
+use crate::config::{Quantized, Scheme};
 use crate::frozen::Frozen;
 use crate::infer_types::infer_concrete;
 use crate::overrides;
@@ -50,6 +51,8 @@ pub struct QuantPlan {
     pub weights: OpTable<WeightPlan>,
     /// Operators that quantize their activations in every run.
     pub dynamic: OpTable<DynamicPlan>,
+    /// Weights that are quantized block by block, for operators on float activations.
+    pub blocks: OpTable<BlockPlan>,
     /// The same for the user, in order of execution.
     pub report: Vec<NodeReport>,
     /// What the target's cost model says of a run as planned, and of one in float.
@@ -145,6 +148,27 @@ impl WeightPlan {
     }
 }
 
+/// The decision on a weight matrix of which blocks have scales of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockPlan {
+    /// Whether the matrix of the graph is transposed: with one row for each output.
+    pub transposed: bool,
+    /// Element type of the levels, and of the zero points if there are any.
+    pub dtype: DType,
+    /// Weights in a column that share a scale.
+    pub size: usize,
+    /// Rows of the matrix: its inner length.
+    pub inner: usize,
+    /// Columns: outputs.
+    pub outputs: usize,
+    /// The levels, row by row.
+    pub levels: Vec<i16>,
+    /// A scale for each block and column, block by block.
+    pub scales: Vec<f32>,
+    /// The zero points in the same order; empty if they are 0.
+    pub zeros: Vec<i16>,
+}
+
 /// The decision on an operator that quantizes its activations in every run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DynamicPlan {
@@ -173,6 +197,9 @@ impl Pass for PlanQuantization {
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
         let draft = Draft::new(model, cx)?;
         cx.plan = draft.plan(cx, &cx.steering, true);
+        if cx.config.quantized == Quantized::Float8 {
+            float8::convert(model.main(), cx.config, draft.target, &mut cx.plan)?;
+        }
         cx.plan.report = report(model, &cx.plan, &draft.sites)?;
         cx.plan.costs = draft.costs(&cx.plan);
         for (v, plan) in cx.plan.values.iter() {
@@ -364,7 +391,11 @@ pub(crate) fn sites<'m>(model: &'m Model, cx: &PassCx<'_>) -> Result<Vec<(OpId, 
     Ok(order.into_iter().filter_map(|op| Some((op, Site::new(g, op, opset, operand)?))).collect())
 }
 
-fn report(model: &Model, plan: &QuantPlan, sites: &[(OpId, Site<'_>)]) -> Result<Vec<NodeReport>, PassError> {
+pub(crate) fn report(
+    model: &Model,
+    plan: &QuantPlan,
+    sites: &[(OpId, Site<'_>)],
+) -> Result<Vec<NodeReport>, PassError> {
     let g = model.main();
     let mut macs = OpTable::new();
     for (op, site) in sites {
@@ -390,7 +421,9 @@ fn report(model: &Model, plan: &QuantPlan, sites: &[(OpId, Site<'_>)]) -> Result
 impl QuantPlan {
     /// True if nothing is quantized.
     pub fn is_float(&self) -> bool {
-        self.values.iter().next().is_none() && self.dynamic.iter().next().is_none()
+        self.values.iter().next().is_none()
+            && self.dynamic.iter().next().is_none()
+            && self.blocks.iter().next().is_none()
     }
 
     /// The plan as text: one line for each operator, followed by the values it quantizes.
@@ -410,6 +443,11 @@ impl QuantPlan {
             };
             let _ = writeln!(out, "{} {}: {decision}", g.op(op).qualified_type(), g.label(op));
             let dynamic = self.dynamic.get(op).map_or(&[][..], |d| &d.weights);
+            if let Some(b) = self.blocks.get(op) {
+                let zeros = if b.zeros.is_empty() { "" } else { " and zero points" };
+                let n = b.scales.len();
+                let _ = writeln!(out, "  weight {} in blocks of {}, {n} scales{zeros}", b.dtype, b.size);
+            }
             for w in self.weights.get(op).into_iter().chain(dynamic) {
                 let per =
                     w.axis.map_or("per tensor".into(), |a| format!("axis {a}, {} channels", w.params.len()));

@@ -5,7 +5,8 @@
 //! definition changed incompatibly; [`steps::STEPS`] lists them. An operator goes through every step
 //! between the version of the model and the target's, in ascending order, and may change its type on the
 //! way (Upsample 7 → Upsample 9 → Resize 10 → Resize 11). What is not listed kept its meaning between 7 and
-//! 17; beyond 13, [`raise_to`] serves rewriting rules that make operators of newer sets. Operators of other domains, and calls of model functions, are not touched; bodies of If and Loop
+//! 22; beyond 13, [`raise_to`] serves rewriting rules that make operators of newer sets, and element types that
+//! quantizers have in newer sets. Operators of other domains, and calls of model functions, are not touched; bodies of If and Loop
 //! are raised with the graph around them.
 //!
 //! Source: ONNX `Changelog.md`.
@@ -23,7 +24,7 @@ use squint_ir::{GraphId, Model, OpId};
 const OLDEST: i64 = 7;
 
 /// The operator set up to which there are adapters.
-const NEWEST: i64 = 17;
+const NEWEST: i64 = 22;
 
 /// The pass.
 pub(crate) struct RaiseOpset;
@@ -41,6 +42,13 @@ impl Pass for RaiseOpset {
         let name = &cx.config.target;
         let target =
             squint_targets::target(name).ok_or_else(|| PassError::Config(format!("no target `{name}`")))?;
+        let (there, most) = (model.onnx_opset(), target.max_opset());
+        if there > most {
+            return Err(PassError::Model(format!(
+                "the model uses operator set {there}, and {name} supports operators up to Opset {most}: export the \
+                 model again with an older operator set, or choose a newer target"
+            )));
+        }
         raise_to(model, cx, target.min_opset(), &format!("`{name}`"))
     }
 }
@@ -72,7 +80,13 @@ pub(crate) fn raise_to(
         raise(&mut Site::new(model, cx, graph, op), from, to)?;
     }
     model.set_opset("", to);
-    model.ir_version = model.ir_version.max(if to >= 15 { 8 } else { 7 });
+    let ir = match to {
+        ..=14 => 7,
+        15..=18 => 8,
+        19..=20 => 9,
+        _ => 10,
+    };
+    model.ir_version = model.ir_version.max(ir);
     Ok(Changed::Yes)
 }
 

@@ -4,7 +4,7 @@
 //! Keys are the flags of the command line. What is the default is left out, except for the target, whose default
 //! depends on the machine.
 
-use crate::config::{Config, WeightBits};
+use crate::config::{Config, Scheme, WeightBits};
 use crate::overrides::{Override, Pattern, Wish};
 use std::fmt::Write as _;
 
@@ -21,7 +21,8 @@ pub(crate) fn recipe<'a>(config: &Config, decided: impl Iterator<Item = (&'a str
     if config.method != default.method {
         line("method", quoted(&config.method.to_string()));
     }
-    if config.weight_method != default.weight_method {
+    // Weights of blocks have another default.
+    if config.weight_method != default.weight_method || config.scheme == Scheme::WeightOnly {
         line("weight-method", quoted(&config.weight_method.to_string()));
     }
     if config.effort != default.effort {
@@ -38,6 +39,21 @@ pub(crate) fn recipe<'a>(config: &Config, decided: impl Iterator<Item = (&'a str
     }
     if config.format != default.format {
         line("format", quoted(config.format.name()));
+    }
+    if config.quantized != default.quantized {
+        line("quantize-to", quoted(config.quantized.name()));
+    }
+    if config.scheme == Scheme::WeightOnly {
+        line("weight-bits", config.blocks.bits.to_string());
+        if let Some(size) = config.blocks.size {
+            line("block-size", size.to_string());
+        }
+    }
+    if let Some(dtype) = config.compute {
+        line("compute", quoted(&dtype.to_string()));
+    }
+    if config.compute_io {
+        line("compute-io", "true".into());
     }
     if config.constraints.power_of_two {
         line("power-of-two", "true".into());
@@ -105,6 +121,7 @@ pub(crate) fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::calibration::Method;
+    use crate::config::Quantized;
 
     #[test]
     fn only_what_differs_is_said() {
@@ -121,6 +138,13 @@ mod tests {
                         effort = 2\nno-equalize = true\nmin-sqnr = -inf\npower-of-two = true\nsamples = 32\nkeep-float = [\"a\\\\b\\\"\"]\n\
                         override = [\"tensor=x: float\", \"tensor=y: dynamic\", \"conv1: range=-1..3\"]\n";
         assert_eq!(recipe(&config, [("x", false), ("y", true)].into_iter()), expected);
+        let mut config = Config::new("tensorrt");
+        (config.scheme, config.blocks.size) = (Scheme::WeightOnly, Some(128));
+        (config.compute, config.compute_io) = (Some(squint_ir::DType::Float16), true);
+        config.quantized = Quantized::Float8;
+        let expected = "target = \"tensorrt\"\nweight-method = \"minmax\"\nscheme = \"weight-only\"\n\
+                        quantize-to = \"fp8\"\nweight-bits = 4\nblock-size = 128\ncompute = \"float16\"\ncompute-io = true\n";
+        assert_eq!(recipe(&config, std::iter::empty()), expected);
         assert_eq!(
             (float(20.0), float(-0.5), float(1e300)),
             ("20.0".into(), "-0.5".into(), format!("{}.0", 1e300))

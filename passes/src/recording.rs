@@ -86,17 +86,33 @@ impl Recording {
         }
     }
 
+    /// Fails unless the main graph of `model` is the one measured; the first difference is named.
+    pub(crate) fn expect(&self, model: &Model) -> Result<(), PassError> {
+        let graph = Fingerprint::of(model).map_err(|c| PassError::Model(c.to_string()))?;
+        match self.graph.difference(&graph) {
+            None => Ok(()),
+            Some(difference) => Err(PassError::Config(format!(
+                "the statistics were measured on another graph than this model's: {difference}"
+            ))),
+        }
+    }
+
+    /// The statistics of those observed values of another form of the model whose names were measured.
+    pub(crate) fn statistics_by_name(&self, model: &Model, observed: &[ValueId]) -> Statistics {
+        let g = model.main();
+        let named = |v: ValueId| self.names.iter().position(|n| n == g.value(v).name());
+        let (values, seen): (Vec<ValueId>, Vec<Seen>) =
+            observed.iter().filter_map(|v| Some((*v, self.tally.values()[named(*v)?].clone()))).unzip();
+        let (inputs, done) = (self.tally.inputs().clone(), self.tally.done().clone());
+        Tally::from_parts(seen, inputs, done, self.tally.hash()).statistics(model, &values)
+    }
+
     /// The statistics as a table of the values of `model`, whose main graph must be the one measured.
     ///
     /// # Errors
     /// If it is another graph, or a value has no statistics; the first difference is named.
     pub(crate) fn statistics(&self, model: &Model, observed: &[ValueId]) -> Result<Statistics, PassError> {
-        let graph = Fingerprint::of(model).map_err(|c| PassError::Model(c.to_string()))?;
-        if let Some(difference) = self.graph.difference(&graph) {
-            return Err(PassError::Config(format!(
-                "the statistics were measured on another graph than this model's: {difference}"
-            )));
-        }
+        self.expect(model)?;
         let by_name: FxHashMap<&str, usize> =
             self.names.iter().zip(0..).map(|(n, i)| (n.as_str(), i)).collect();
         let g = model.main();

@@ -183,7 +183,7 @@ pub(crate) fn refine(
         let before = deviation.sqnr();
         let instead = match cx.config.scheme {
             Scheme::Auto => "find their scales in every run or stay in float",
-            Scheme::Static | Scheme::Dynamic => "stay in float",
+            Scheme::Static | Scheme::Dynamic | Scheme::WeightOnly => "stay in float",
         };
         let had = format!(
             "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {MORE_SAMPLES} samples",

@@ -208,7 +208,17 @@ fn compare_value(
     inputs_only: bool,
     out: &mut Retargeted,
 ) {
-    let Some(was) = frozen.values.get(v) else { return };
+    let Some(was) = frozen.values.get(v) else {
+        if let Some(plan) = cx.plan.values.get(v).filter(|_| g.konst(v).is_none()) {
+            let is = format!(
+                "{} s={:.6} z={}: {}",
+                plan.dtype, plan.params.scale, plan.params.zero_point, plan.why
+            );
+            let (value, kind) = (g.value(v).name().into(), DifferenceKind::Measured);
+            out.differences.push(Difference { value, kind, was: "float".into(), is });
+        }
+        return;
+    };
     let given = was.inherited.is_none();
     let text = |levels: Levels| {
         let (lo, hi) = levels.range();

@@ -6,7 +6,7 @@
 //! - Averages lie between the numbers that they are made from.
 //! - A Concat has the grid that its operands agree on, or else one for their whole range.
 //!
-//! Nothing is measured. What is on a grid afterwards counts as observed, with the range of the grid; what is not stays
+//! Nothing is measured here. What is on a grid afterwards counts as observed, with the range of the grid; what is not stays
 //! in float.
 
 use crate::calibration::Sketch;
@@ -42,7 +42,9 @@ impl Pass for SpreadGrids {
         for op in &order {
             forward(g, *op, frozen);
         }
-        cx.statistics.dims = lengths_of_inputs(g);
+        if cx.statistics.dims.iter().next().is_none() {
+            cx.statistics.dims = lengths_of_inputs(g);
+        }
         let ranges: Vec<(ValueId, (f32, f32))> =
             frozen.values.iter().map(|(v, f)| (v, f.levels.range())).collect();
         for (v, (lo, hi)) in ranges.into_iter().chain(known_beforehand(g, &order)) {

@@ -78,7 +78,8 @@ impl EvidenceFlags {
             }
             return Ok(Material { known, data: None });
         }
-        if known.is_none() && self.data.data.is_empty() && config.scheme == Scheme::Dynamic {
+        let needs_none = matches!(config.scheme, Scheme::Dynamic | Scheme::WeightOnly);
+        if known.is_none() && self.data.data.is_empty() && needs_none {
             return Ok(Material { known: None, data: None });
         }
         let data = self.data.open(model, talk)?;

@@ -20,6 +20,7 @@ mod gate;
 mod inferred;
 mod inspect;
 mod model_file;
+mod numbers;
 mod optimize;
 mod options;
 mod print;

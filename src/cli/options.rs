@@ -48,8 +48,8 @@ pub(crate) struct CompileFlags {
     /// must not depend on the machine that squint runs on.
     #[arg(long, value_name = "NAME", env = "SQUINT_TARGET", hide_env_values = true, default_value = "host")]
     target: String,
-    /// When activations are quantized: auto, static (by scales from measured ranges) or dynamic (by the range that
-    /// they have in each run; needs no data).
+    /// When activations are quantized: auto, static (by scales from measured ranges), dynamic (by the range that
+    /// they have in each run; needs no data) or weight-only (never: only weights of products are; needs no data).
     #[arg(long, value_name = "SCHEME", default_value = "auto")]
     pub(crate) scheme: Scheme,
     /// How ranges of activations are chosen: auto, minmax, percentile[:P], entropy, mse, lp:P,
@@ -57,7 +57,7 @@ pub(crate) struct CompileFlags {
     #[arg(long, value_name = "METHOD", default_value = "auto")]
     method: Method,
     /// How ranges of weights are chosen, for each channel: minmax, percentile[:P], entropy, mse, lp:P or auto.
-    /// [default: minmax; mse for 4 bits]
+    /// [default: minmax; mse for 4 bits and for weight-only]
     #[arg(long, value_name = "METHOD", value_parser = weight_method)]
     weight_method: Option<WeightMethod>,
     /// Use scales that are powers of two only, for kernels that shift instead of multiplying.
@@ -176,7 +176,9 @@ impl CompileFlags {
         let mut config = Config::new(known_target(&self.target)?);
         config.scheme = self.scheme;
         config.method = self.method;
-        config.weight_method = self.weight_method.unwrap_or(config.weight_method);
+        let by_default =
+            if self.scheme == Scheme::WeightOnly { WeightMethod::Mse } else { config.weight_method };
+        config.weight_method = self.weight_method.unwrap_or(by_default);
         if !(self.min_range >= 0.0 && self.min_range.is_finite()) {
             return Err(Failure::new(format!("`--min-range {}` is no width", self.min_range)));
         }
@@ -184,6 +186,7 @@ impl CompileFlags {
             power_of_two: self.power_of_two,
             narrow_range: self.narrow_range,
             min_range: self.min_range,
+            scale_type: None,
         };
         config.effort = self.effort;
         config.equalize = !self.no_equalize;
@@ -212,6 +215,12 @@ impl CompileFlags {
     /// # Errors
     /// As [`CompileFlags::config`]; and for scales that are found in every run, which cannot be trained.
     pub(crate) fn training(&self, training: Training, model: &Model, talk: &Talk) -> Result<Config, Failure> {
+        if self.scheme == Scheme::WeightOnly {
+            return Err(Failure::with_help(
+                "weights of blocks are not trained",
+                "leave out `--scheme weight-only`; `--weight-bits 4` trains weights of 4 bits",
+            ));
+        }
         if self.is_dynamic() {
             return Err(Failure::with_help(
                 "scales that are found in every run cannot be trained",

@@ -18,7 +18,7 @@ pub(crate) struct Qat {
 #[derive(Subcommand)]
 enum Command {
     Export(Box<export::Export>),
-    Convert(convert::Convert),
+    Convert(Box<convert::Convert>),
 }
 
 impl Qat {

@@ -3,6 +3,7 @@
 use super::evidence::EvidenceFlags;
 use super::failure::Failure;
 use super::model_file::{Input, Output, size_on_disk};
+use super::numbers::NumberFlags;
 use super::options::{CompileFlags, Format, ModelFormat};
 use super::progress::Bar;
 use super::summary::{Sizes, Summary};
@@ -27,6 +28,8 @@ pub(crate) struct Quantize {
     output: Output,
     #[command(flatten)]
     compile: CompileFlags,
+    #[command(flatten)]
+    numbers: NumberFlags,
     /// Write the model after each pass as text into this folder.
     #[arg(long, value_name = "DIR")]
     dump_ir: Option<PathBuf>,
@@ -48,6 +51,7 @@ impl Quantize {
         let before = size_on_disk(&self.model.path, &model)?;
         let mut config = self.compile.config(&model, talk)?;
         config.format = self.format.into();
+        self.numbers.apply(&mut config)?;
         let material = self.evidence.read(&model, &config, talk)?;
         config.data_description = material.preprocessing();
         config.samples = self.evidence.samples();

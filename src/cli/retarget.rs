@@ -1,15 +1,17 @@
 //! `squint retarget`: a quantized model, of whatever tool, for another runtime.
 
+use super::evidence::{EvidenceFlags, Material};
 use super::failure::Failure;
 use super::model_file::{Input, Output, size_on_disk};
 use super::options::{Format, ModelFormat, known_target};
+use super::progress::Bar;
 use super::summary::{Sizes, Summary};
 use super::talk::Talk;
 use clap::Args;
 use serde_json::{Value, json};
 use squint::passes::frozen::{Difference, DifferenceKind};
 use squint::passes::retarget::Retargeted;
-use squint::{Config, Hooks};
+use squint::{Config, Hooks, Method};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -18,8 +20,9 @@ use std::time::Instant;
 /// Compile a quantized model for another runtime, with the scales and integers that it has.
 ///
 /// Reads QuantizeLinear and DequantizeLinear, integer operators (QLinearConv ...) and the quantizers of training tools,
-/// and places them as the target wants them. No range is measured: grids are kept to the bit where the target can
-/// express them, and what differs is listed.
+/// and places them as the target wants them. Grids are kept to the bit where the target can express them, and what
+/// differs is listed. Where the target wants a scale and the model has none, operators stay in float, unless data or
+/// statistics say the range.
 #[derive(Args)]
 pub(crate) struct Retarget {
     #[command(flatten)]
@@ -46,9 +49,15 @@ pub(crate) struct Door {
     /// Keep the node of this name in float; `*` stands for any characters. May be given again.
     #[arg(long, visible_alias = "float", value_name = "NAME")]
     keep_float: Vec<String>,
+    /// How ranges of values without a scale of their own are chosen, where data or statistics are given: auto, minmax,
+    /// percentile[:P], entropy, mse, lp:P, mean-minmax or moving-average[:WEIGHT].
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
+    method: Method,
     /// How the closing report is written: text to standard error, or JSON to standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     summary: Format,
+    #[command(flatten)]
+    evidence: EvidenceFlags,
 }
 
 impl Retarget {
@@ -61,8 +70,8 @@ impl Retarget {
 const MAX_SHOWN: usize = 5;
 
 impl Door {
-    /// Compiles the model. `done` is the word for it, `origin` who should have quantized what is not covered.
-    pub(crate) fn run(self, done: &'static str, origin: &str, talk: &Talk) -> Result<(), Failure> {
+    /// Compiles the model. `word` is the word for it, `origin` who should have quantized what is not covered.
+    pub(crate) fn run(self, word: &'static str, origin: &str, talk: &Talk) -> Result<(), Failure> {
         self.output.check(&self.model)?;
         let start = Instant::now();
         let mut model = self.model.load_valid(talk)?;
@@ -71,8 +80,24 @@ impl Door {
         config.format = self.format.into();
         config.keep_float = self.keep_float.clone();
         config.faithful = !self.by_cost;
+        config.method = self.method;
+        // Nothing is tried on the data.
+        config.effort = 0;
+        let material = match self.evidence.is_empty() {
+            true => None,
+            false => Some(self.evidence.read(&model, &config, talk)?),
+        };
+        if let Some(material) = &material {
+            config.data_description = material.preprocessing();
+            config.samples = self.evidence.samples();
+        }
         let loaded = start.elapsed().as_secs_f64();
-        let found = squint::retarget(&mut model, &config, &Hooks::default())?;
+        let bar = Bar::new(talk);
+        let hooks = Hooks { progress: &bar, ..Hooks::default() };
+        let evidence = material.as_ref().map(Material::evidence).unwrap_or_default();
+        let done = squint::retarget_with(&mut model, evidence, &config, &hooks);
+        bar.clear();
+        let found = done?;
         let saving = Instant::now();
         self.output.save(&model)?;
         let saved = saving.elapsed().as_secs_f64();
@@ -85,12 +110,12 @@ impl Door {
             let others = if rest.is_empty() { String::new() } else { format!(" and {} others", rest.len()) };
             talk.say(format_args!(
                 "warning: `{first}`{others} would run in integers on this target, but {origin} does not say how a \
-                 weight or value there is quantized: float"
+                 weight or value there is quantized: float; with `--data` values get scales by their ranges"
             ));
         }
         match self.summary {
             Format::Text => {
-                let text = summary.text(done, input, Some(output), talk.verbose);
+                let text = summary.text(word, input, Some(output), talk.verbose);
                 talk.say(format_args!("{text}\n{}", differences(&found, talk.verbose)));
             }
             Format::Json => {
@@ -146,6 +171,7 @@ fn heading(kind: DifferenceKind, n: usize) -> String {
         DifferenceKind::Merged => "quantized once instead of twice",
         DifferenceKind::Regridded => "on a new grid for the same range",
         DifferenceKind::Unquantized => "not rounded any more",
+        DifferenceKind::Measured => "rounded that were not, on grids for the ranges that calibration saw",
         DifferenceKind::Inherited => "rounded that were not, on grids that follow from others",
         DifferenceKind::Weight => "weights with other integers",
     };

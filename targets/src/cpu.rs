@@ -18,8 +18,8 @@ mod table;
 use crate::onnxruntime::kernels::{self, Kernel, Pattern};
 use crate::onnxruntime::{self, Signs};
 use crate::{
-    Costs, Dynamic, FloatKernels, FloatResult, Format, Operand, Pairs, Params, Prediction, Site, Subject,
-    Support, Target, Window,
+    Costs, Dynamic, FloatKernels, FloatResult, Format, Numbers, Operand, Pairs, Params, Prediction, Site,
+    Subject, Support, Target, Window,
 };
 use squint_ir::affine::Grid;
 use squint_ir::{DType, Op};
@@ -130,6 +130,24 @@ impl Target for Cpu {
     fn min_opset(&self) -> i64 {
         // DequantizeLinear has an axis, for per-channel weights, since 13.
         13
+    }
+
+    fn max_opset(&self) -> i64 {
+        // It reads newer ones than it guarantees.
+        i64::MAX
+    }
+
+    fn lacks(&self, numbers: Numbers) -> Option<String> {
+        match numbers {
+            Numbers::Half(dtype) => Some(format!(
+                "ONNX Runtime has no kernels for {dtype} on CPUs: it would cast to float32 and back around each operator"
+            )),
+            Numbers::Float8 => Some("ONNX Runtime has no kernels for 8-bit floats on CPUs".into()),
+            Numbers::Blocks { size, .. } if size < 16 || !size.is_power_of_two() => {
+                Some(format!("blocks of {size} weights: MatMulNBits takes powers of two from 16 on"))
+            }
+            Numbers::Blocks { .. } => None,
+        }
     }
 
     fn support(&self, site: &Site<'_>) -> Support {

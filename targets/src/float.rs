@@ -38,7 +38,7 @@ impl FloatKernels {
     pub fn neighbours(&self, window: Window) -> Option<u64> {
         let block = self.block? as u64;
         // Other numbers of input channels are not computed in blocks, or are padded.
-        if window.outputs >= block || (window.inputs >= block && window.inputs % block != 0) {
+        if window.outputs >= block || (window.inputs >= block && !window.inputs.is_multiple_of(block)) {
             return None;
         }
         let alone = window.picoseconds(1, block);

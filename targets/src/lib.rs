@@ -45,6 +45,21 @@ pub trait Target: Sync {
     /// Smallest version of the default operator set in which the emitted graph can be written.
     fn min_opset(&self) -> i64;
 
+    /// Newest version of the default operator set that the runtime reads.
+    fn max_opset(&self) -> i64;
+
+    /// Why the runtime does not compute with these numbers, with its own words where it has some; `None` if it does.
+    fn lacks(&self, numbers: Numbers) -> Option<String>;
+
+    /// Whether an operator that runs in integers has a kernel for 8-bit floats, too.
+    ///
+    /// # Errors
+    /// Why it has none, in the user's language.
+    fn float8(&self, site: &Site<'_>) -> Result<(), &'static str> {
+        let _ = site;
+        Err("no kernel for 8-bit floats")
+    }
+
     /// Whether the runtime has kernels for floats of this type. Where it has not, what is not quantized is computed in
     /// float32.
     fn computes_in(&self, dtype: DType) -> bool {
@@ -139,6 +154,22 @@ pub struct Format {
     pub grid: Grid,
 }
 
+/// Numbers beside float32 and 8-bit integers that a model may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// Floats of 16 bits for all that is not quantized.
+    Half(DType),
+    /// 8-bit floats (E4M3) in the place of 8-bit integers.
+    Float8,
+    /// Integer weights with a scale for each block of this many of them, for operators on float activations.
+    Blocks {
+        /// 4 or 8.
+        bits: u8,
+        /// Weights that share a scale, in a row along the inner axis.
+        size: usize,
+    },
+}
+
 /// Where a runtime wants quantized values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
@@ -222,7 +253,15 @@ pub enum Params {
     },
 }
 
-const TARGETS: &[&dyn Target] = &[&cpu::CPU_VNNI, &cpu::CPU_AVX2, &cpu::ARM64, &tensorrt::TensorRt];
+const TARGETS: &[&dyn Target] = &[
+    &cpu::CPU_VNNI,
+    &cpu::CPU_AVX2,
+    &cpu::ARM64,
+    &tensorrt::TENSORRT,
+    &tensorrt::TENSORRT_8_6,
+    &tensorrt::TENSORRT_10,
+    &tensorrt::TENSORRT_11,
+];
 
 /// The target for the processor that this program runs on.
 pub fn host() -> &'static dyn Target {

@@ -10,29 +10,65 @@
 //! - zero points are 0, activations have one scale, weights one for each output channel, biases stay float;
 //! - what only moves elements needs no Q/DQ: Q and DQ pass through if scales on both sides are equal.
 //!
-//! TensorRT is not at hand to measure: costs only order operators by their work.
+//! TensorRT is not at hand to measure: costs only order operators by their work. What its versions accept lies in
+//! `version`.
 
 mod lint;
+mod numbers;
 mod predict;
+mod version;
 
 use crate::{
-    Costs, Dynamic, Finding, FloatResult, Format, Operand, Pairs, Params, Placement, Prediction, Site,
-    Subject, Support, Target,
+    Costs, Dynamic, Finding, FloatResult, Format, Numbers, Operand, Pairs, Params, Placement, Prediction,
+    Site, Subject, Support, Target,
 };
 use squint_ir::affine::Grid;
 use squint_ir::{DType, Graph, Model, Op, OpId, ValueId};
 use squint_ops::Class;
+use version::Version;
 
-/// The target `tensorrt`.
-pub(crate) struct TensorRt;
+/// A target for a version of TensorRT.
+pub(crate) struct TensorRt {
+    name: &'static str,
+    description: &'static str,
+    version: Version,
+}
+
+/// The newest version.
+pub(crate) const TENSORRT: TensorRt = TensorRt {
+    name: "tensorrt",
+    description: "the newest TensorRT, 11, explicit quantization: symmetric int8, Q/DQ at the inputs of weighted operators",
+    version: Version::V11,
+};
+
+/// TensorRT 8.6.
+pub(crate) const TENSORRT_8_6: TensorRt = TensorRt {
+    name: "tensorrt-8.6",
+    description: "TensorRT 8.6: operator sets up to 17; int8 only, and what is float by flags of the builder",
+    version: Version::V8_6,
+};
+
+/// TensorRT 10.
+pub(crate) const TENSORRT_10: TensorRt = TensorRt {
+    name: "tensorrt-10",
+    description: "TensorRT 10: operator sets up to 24; int8, FP8, INT4 weights",
+    version: Version::V10,
+};
+
+/// TensorRT 11.
+pub(crate) const TENSORRT_11: TensorRt = TensorRt {
+    name: "tensorrt-11",
+    description: "TensorRT 11: operator sets up to 25; int8, FP8, INT4 weights; the graph alone says what is half precision",
+    version: Version::V11,
+};
 
 impl Target for TensorRt {
     fn name(&self) -> &'static str {
-        "tensorrt"
+        self.name
     }
 
     fn description(&self) -> &'static str {
-        "TensorRT 8.6 to 11, explicit quantization: symmetric int8, Q/DQ at the inputs of weighted operators"
+        self.description
     }
 
     fn without_16_bits(&self) -> &'static str {
@@ -50,6 +86,18 @@ impl Target for TensorRt {
     fn min_opset(&self) -> i64 {
         // QuantizeLinear and DequantizeLinear have an axis since 13.
         13
+    }
+
+    fn max_opset(&self) -> i64 {
+        *self.version.opsets().end()
+    }
+
+    fn lacks(&self, numbers: Numbers) -> Option<String> {
+        numbers::lacks(self.version, numbers)
+    }
+
+    fn float8(&self, site: &Site<'_>) -> Result<(), &'static str> {
+        numbers::float8(site)
     }
 
     fn placement(&self) -> Placement {
@@ -118,7 +166,7 @@ impl Target for TensorRt {
     }
 
     fn lint(&self, model: &Model) -> Vec<Finding> {
-        lint::lint(model)
+        lint::lint(model, self.version)
     }
 
     fn input_channels(&self, _: &Op, _: &[usize]) -> Option<usize> {

@@ -3,7 +3,7 @@
 usage: oracle.py --squint BINARY --repository DIR --zoo DIR --work DIR [--quick] [--only NAME] [--torch PYTHON]
 
 Parts: cases (what squint makes of a model), predictions (what squint says the runtime makes of any model) by the name
-`predict`, `tensorrt`, and `qat`, which needs an interpreter with torch to train.
+`predict`, `tensorrt`, `narrow` (half precision, 8-bit floats, weights in blocks), and `qat`, which needs an interpreter with torch to train.
 
 `cargo xtask oracle` makes the environment, builds the binary and starts this script. Nothing here measures time.
 """
@@ -18,6 +18,7 @@ import onnx.parser
 
 import dynamic
 import floats
+import narrow
 import processor
 import qat
 import tensorrt
@@ -69,6 +70,8 @@ def main() -> int:
     if arguments.only in (None, tensorrt.NAME):
         zoo = None if arguments.quick else arguments.zoo
         tensorrt.check(squint, arguments.repository, zoo, arguments.work / tensorrt.NAME, report)
+    if arguments.only in (None, narrow.NAME):
+        narrow.check(squint, arguments.repository, arguments.work / narrow.NAME, report)
     if arguments.only in (None, qat.NAME):
         torch = arguments.torch or qat.own_torch()
         qat.check(squint, arguments.repository, arguments.work / qat.NAME, torch, report)

@@ -327,8 +327,10 @@ def dynamic(n: int = 1, bias: bool = False, equal: bool = False, per_channel: bo
     return net.model()
 
 
-def few_bits(bits: int = 4, block: int = 32, op_type: str = "MatMul", axis: int = 0, opset: int = 21) -> onnx.ModelProto:
-    """A weight of few bits and float data."""
+def few_bits(
+    bits: int = 4, block: int = 32, op_type: str = "MatMul", axis: int = 0, opset: int = 21, behind: tuple[str, ...] = ()
+) -> onnx.ModelProto:
+    """A weight of few bits and float data, with operators of one operand behind the product."""
     net = Net([2, 64], opset)
     dtype = {4: TensorProto.INT4, 8: TensorProto.INT8}[bits]
     values = np.random.default_rng(0).integers(-7, 7, (64, 16)).flatten().tolist()
@@ -339,7 +341,10 @@ def few_bits(bits: int = 4, block: int = 32, op_type: str = "MatMul", axis: int 
     else:
         weight = net.op("DequantizeLinear", "w", net.const(np.full(16, 0.01)), axis=1)
     more = [net.random(16)] if op_type == "Gemm" else []
-    return net.out(net.op(op_type, "x", weight, *more)).model()
+    y = net.op(op_type, "x", weight, *more)
+    for following in behind:
+        y = net.op(following, y)
+    return net.out(y).model()
 
 
 def ints(*values: int):
@@ -559,4 +564,9 @@ ROWS: dict[str, Row] = {
     "matmul-4-bits-block-48": lambda: few_bits(block=48),
     "matmul-8-bits-per-channel": lambda: few_bits(8, 0),
     "gemm-4-bits": lambda: few_bits(op_type="Gemm"),
+    "matmul-4-bits-relu": lambda: few_bits(behind=("Relu",)),
+    "matmul-4-bits-relu-read": lambda: few_bits(behind=("Relu", "Sigmoid")),
+    "matmul-4-bits-clip-read": lambda: few_bits(behind=("Clip", "Sigmoid")),
+    "matmul-4-bits-sigmoid-relu": lambda: few_bits(behind=("Sigmoid", "Relu", "Sigmoid")),
+    "gemm-4-bits-relu-read": lambda: few_bits(op_type="Gemm", behind=("Relu", "Sigmoid")),
 }

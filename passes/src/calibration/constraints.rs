@@ -1,8 +1,9 @@
 //! What deployment may ask of quantization parameters beyond a range: scales that are powers of two, for
 //! kernels that shift instead of multiplying, and ranges of a least width, against scales that rounding noise
-//! chose; and grids without their lowest level.
+//! chose; grids without their lowest level; and scales that a type of 16 bits holds exactly.
 
 use squint_ir::affine::{Grid, QuantParams};
+use squint_ir::{DType, narrow};
 
 /// Constraints on the parameters of a grid; the default constrains nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -14,6 +15,8 @@ pub struct Constraints {
     pub narrow_range: bool,
     /// Activation ranges are widened to this width.
     pub min_range: f32,
+    /// Scales are rounded up to numbers of this type of 16 bits, in which they are written.
+    pub scale_type: Option<DType>,
 }
 
 impl Constraints {
@@ -45,8 +48,14 @@ impl Constraints {
         QuantParams { scale, zero_point: zero_point.clamp(grid.qmin.into(), grid.qmax.into()) as i32 }
     }
 
-    /// The scale, or the next power of two above it.
+    /// The scale, or the next number above it that is asked for.
     pub fn scale(self, scale: f32) -> f32 {
+        let scale = self.power(scale);
+        self.scale_type.map_or(scale, |d| narrow::scale_up(scale, d))
+    }
+
+    /// The scale, or the next power of two above it.
+    fn power(self, scale: f32) -> f32 {
         const FRACTION: u32 = 0x007f_ffff;
         let bits = scale.to_bits();
         if !self.power_of_two || bits & FRACTION == 0 || !scale.is_finite() {

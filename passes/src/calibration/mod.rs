@@ -18,9 +18,11 @@
 //! | `percentile.rs` `entropy.rs` `mse.rs` `auto.rs` | one method each |
 //! | `constraints.rs` | scales that are powers of two, least ranges |
 //! | `weights.rs` | ranges of weights, per channel |
+//! | `blocks.rs` | scales and zero points of blocks of weights |
 
 mod auto;
 mod binning;
+pub(crate) mod blocks;
 mod channels;
 mod codec;
 mod constraints;

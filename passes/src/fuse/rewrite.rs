@@ -5,6 +5,7 @@ use crate::pass::PassCx;
 use crate::raise_opset::raise_to;
 use squint_ir::{DType, Dim, Graph, Model, Op, OpId, OpSpec, Tensor, Type, ValueId};
 use squint_ops::Fact;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Why a rule did not fire although its pattern fits.
@@ -226,6 +227,16 @@ impl<'a, 'c> Rewrite<'a, 'c> {
             && let Some(scaled) = frozen.weights.get(old).and_then(|w| w.scaled(&dims, axis, factors))
         {
             frozen.weights.insert(new, scaled);
+        }
+    }
+
+    /// Takes over the integers of a weight, if it has some, for one with a part of an axis.
+    pub(crate) fn sliced_weight(&mut self, old: ValueId, new: ValueId, axis: usize, kept: Range<usize>) {
+        let dims = self.g().konst(old).map(|t| t.dims().to_vec()).unwrap_or_default();
+        if let Some(frozen) = &mut self.cx.frozen
+            && let Some(sliced) = frozen.weights.get(old).and_then(|w| w.sliced(&dims, axis, kept))
+        {
+            frozen.weights.insert(new, sliced);
         }
     }
 

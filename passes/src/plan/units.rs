@@ -1,7 +1,7 @@
 //! Units: an operator with the clamps that vanish into it, decided together.
 
 use super::{dynamic, islands};
-use crate::config::Scheme;
+use crate::config::{Quantized, Scheme};
 use crate::overrides::of_node;
 use crate::pass::PassCx;
 use squint_ir::{Graph, Model, OpId, OpTable, ValueId};
@@ -108,7 +108,9 @@ pub(super) fn fix(
                 let no_kernel = dynamic::kernel(target, site).err().map(str::to_owned);
                 Some(no_kernel.or(never).unwrap_or_else(|| "float is faster here".into()))
             }
-            _ => unsupported_reason(unit).or(never).or_else(|| unseen_reason(g, cx, target, site, unit)),
+            _ => unsupported_reason(cx, target, site, unit)
+                .or(never)
+                .or_else(|| unseen_reason(g, cx, target, site, unit)),
         };
     }
     // Where results are not quantized, nothing is quantized that no weighted operator reads.
@@ -171,8 +173,11 @@ fn clamps_around_zero(site: &Site<'_>) -> bool {
     }
 }
 
-fn unsupported_reason(unit: &Unit) -> Option<String> {
+fn unsupported_reason(cx: &PassCx<'_>, target: &dyn Target, site: &Site<'_>, unit: &Unit) -> Option<String> {
     match &unit.support {
+        Support::Integer { .. } if cx.config.quantized == Quantized::Float8 => {
+            target.float8(site).err().map(str::to_owned)
+        }
         Support::Integer { .. } => None,
         Support::Float { reason } => Some((*reason).into()),
         Support::Absorbed => Some("a clamp that follows no integer operator".into()),

@@ -47,6 +47,11 @@ impl<'a, 'c> Site<'a, 'c> {
         self.g().result(self.id, slot).is_some_and(|v| self.g().is_used(v))
     }
 
+    /// How many results there are.
+    pub(super) fn n_results(&self) -> usize {
+        self.g().results(self.id).len()
+    }
+
     /// Omits the results from a slot on, which nothing uses.
     pub(super) fn drop_results(&mut self, first: u32) {
         let id = self.id;

@@ -23,17 +23,29 @@ const fn step(
     Step { op_type, version, adapt }
 }
 
-/// Every incompatible change between 7 and 17.
+/// Every incompatible change between 7 and 22.
 pub(super) const STEPS: &[Step] = &[
     step("BatchNormalization", 9, batch_normalization_9),
     step("BatchNormalization", 14, batch_normalization_14),
     step("Clip", 11, clip_11),
+    step("DFT", 20, dft_20),
     step("Dropout", 10, dropout_10),
     step("Dropout", 12, dropout_12),
+    step("GridSample", 20, grid_sample_20),
+    step("GroupNormalization", 21, group_normalization_21),
     step("Hardmax", 13, softmax_13),
     step("LogSoftmax", 13, softmax_13),
     step("Pad", 11, pad_11),
+    step("ReduceL1", 18, axes_13),
+    step("ReduceL2", 18, axes_13),
+    step("ReduceLogSum", 18, axes_13),
+    step("ReduceLogSumExp", 18, axes_13),
+    step("ReduceMax", 18, axes_13),
+    step("ReduceMean", 18, axes_13),
+    step("ReduceMin", 18, axes_13),
+    step("ReduceProd", 18, axes_13),
     step("ReduceSum", 13, axes_13),
+    step("ReduceSumSquare", 18, axes_13),
     step("Resize", 11, resize_11),
     step("RoiAlign", 16, roi_align_16),
     step("Scan", 9, scan_9),
@@ -41,6 +53,7 @@ pub(super) const STEPS: &[Step] = &[
     step("Slice", 10, slice_10),
     step("Softmax", 13, softmax_13),
     step("Split", 13, split_13),
+    step("Split", 18, split_18),
     step("Squeeze", 13, axes_13),
     step("TopK", 10, top_k_10),
     step("Unsqueeze", 13, axes_13),
@@ -110,6 +123,39 @@ fn axes_13(site: &mut Site<'_, '_>) -> Result<(), PassError> {
 fn split_13(site: &mut Site<'_, '_>) -> Result<(), PassError> {
     site.ints_to_operand("split", 1);
     Ok(())
+}
+
+/// The number of equal pieces is said where their lengths are not.
+fn split_18(site: &mut Site<'_, '_>) -> Result<(), PassError> {
+    if site.operand(1).is_none() {
+        let pieces = site.n_results();
+        site.op_mut().set_attr("num_outputs", pieces as i64);
+    }
+    Ok(())
+}
+
+/// `axis` became an operand; it counted without the last axis.
+fn dft_20(site: &mut Site<'_, '_>) -> Result<(), PassError> {
+    let axis = site.op().int("axis").unwrap_or(1);
+    site.op_mut().remove_attr("axis");
+    site.set_const(2, "axis", Tensor::scalar_i64(axis));
+    Ok(())
+}
+
+/// Modes got the names that Resize has for them.
+fn grid_sample_20(site: &mut Site<'_, '_>) -> Result<(), PassError> {
+    let mode = match site.op().string("mode") {
+        None | Some("bilinear") => "linear",
+        Some("bicubic") => "cubic",
+        _ => return Ok(()),
+    };
+    site.op_mut().set_attr("mode", mode);
+    Ok(())
+}
+
+/// Scale and bias are per channel, not per group.
+fn group_normalization_21(site: &mut Site<'_, '_>) -> Result<(), PassError> {
+    site.refuse("has a scale for each group before operator set 21")
 }
 
 /// Version 10 samples at `x / scale`: `asymmetric` coordinates. Its nearest neighbour is the one before,

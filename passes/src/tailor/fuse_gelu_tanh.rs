@@ -70,7 +70,7 @@ fn gelu(g: &Graph, tanh: OpId) -> Option<(ValueId, OpId)> {
             let halved = g.producer(v).and_then(|(p, _)| factor(g, p)).filter(|(_, k)| *k == 0.5);
             match (halved, g.result(product, 0).and_then(|v| only_product(g, v))) {
                 (Some((x, _)), _) if is_argument(g, tanh, x) => (x, product),
-                (_, Some((end, Factor::Number(half)))) if half == 0.5 => (v, end),
+                (_, Some((end, Factor::Number(0.5)))) => (v, end),
                 _ => return None,
             }
         }

@@ -243,7 +243,7 @@ impl Processor {
     /// How many neighbouring pixels an integer convolution should compute as channels, so that there are enough for the
     /// direct kernel, and what that costs.
     fn pack_integers(&self, window: Window) -> Option<(u64, u64)> {
-        if window.inputs % 4 != 0 || window.outputs >= BLOCK {
+        if !window.inputs.is_multiple_of(4) || window.outputs >= BLOCK {
             return None;
         }
         let cost = |f: u64| {

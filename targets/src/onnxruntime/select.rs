@@ -17,7 +17,7 @@ pub(super) fn select_all(sim: &mut Sim) -> bool {
         if let Ok(found) = select(sim, op) {
             apply(sim, op, &found);
             changed = true;
-        } else if let Some(weight) = block_weight(sim, op) {
+        } else if let Some(weight) = block_weight(sim, op).filter(|_| !is_clamped(sim, op)) {
             sim.remove(weight, Gone::Into(op));
             let node = sim.g.op_mut(op);
             node.op_type = "MatMulNBits".into();
@@ -383,6 +383,14 @@ fn apply(sim: &mut Sim, op: OpId, found: &Selection) {
     for slot in 0..old.max(operands.len() as u32) {
         sim.g.set_operand(op, slot, operands.get(slot as usize).copied().flatten());
     }
+}
+
+/// True for a product whose only reader is a Relu or Clip that something reads: the selectors take the clamp for the one
+/// before a quantizer, find none, and leave the product (seen in 1.31.1).
+fn is_clamped(sim: &Sim, op: OpId) -> bool {
+    let only = sim.g.result(op, 0).and_then(|v| sim.g.only_use(v));
+    let clamp = only.map(|u| u.op).filter(|o| sim.g.op(*o).is("Relu") || sim.g.op(*o).is("Clip"));
+    clamp.and_then(|o| sim.g.result(o, 0)).is_some_and(|v| !sim.g.is_output(v))
 }
 
 /// The DequantizeLinear of a weight of few bits before a product with float data (`DQMatMulNodeGroupSelector`).

@@ -9,18 +9,22 @@ mod operators;
 mod parameters;
 #[cfg(test)]
 mod tests;
+mod version;
 
+use super::Version;
 use crate::lint::{Finding, Severity};
 use squint_ir::{DType, Graph, Model, OpId, Tensor, ValueId};
 use std::sync::Arc;
 
-/// Everything that TensorRT would refuse or not fuse.
-pub(crate) fn lint(model: &Model) -> Vec<Finding> {
+/// Everything that a version of TensorRT would refuse or not fuse.
+pub(crate) fn lint(model: &Model, version: Version) -> Vec<Finding> {
     let g = model.main();
-    let mut findings = Findings { g, list: Vec::new() };
+    let mut findings = Findings { g, version, list: Vec::new() };
+    version::opset(&mut findings, model.onnx_opset());
     let order = g.topo().unwrap_or_else(|_| g.ops().collect());
     for op in order {
         operators::check(&mut findings, op);
+        version::check(&mut findings, op, model.onnx_opset());
         parameters::check(&mut findings, op, model.onnx_opset());
         fusion::check(&mut findings, op);
     }
@@ -30,6 +34,7 @@ pub(crate) fn lint(model: &Model) -> Vec<Finding> {
 /// Findings so far.
 struct Findings<'a> {
     g: &'a Graph,
+    version: Version,
     list: Vec<Finding>,
 }
 
@@ -54,7 +59,7 @@ pub(super) struct Affine<'a> {
     pub(super) scale: Option<&'a Arc<Tensor>>,
     zero: Option<&'a Arc<Tensor>>,
     /// Element type of the integers.
-    dtype: Option<DType>,
+    pub(super) dtype: Option<DType>,
 }
 
 pub(super) fn is_onnx(g: &Graph, op: OpId, op_type: &str) -> bool {
@@ -98,7 +103,7 @@ fn is_weighted(g: &Graph, op: OpId) -> bool {
     g.op(op).is_onnx() && matches!(g.op(op).op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul")
 }
 
-/// True if an operand is a constant, at most behind Q and DQ.
+/// True if an operand is a constant, at most behind Q and DQ, with a Clip between them.
 pub(super) fn is_weight(g: &Graph, op: OpId, slot: u32) -> bool {
     let Some(mut v) = g.operand(op, slot) else { return false };
     for _ in 0..3 {
@@ -106,7 +111,7 @@ pub(super) fn is_weight(g: &Graph, op: OpId, slot: u32) -> bool {
             return true;
         }
         let Some((p, _)) = g.producer(v) else { return false };
-        if affine(g, p).is_none() {
+        if affine(g, p).is_none() && !is_onnx(g, p, "Clip") {
             return false;
         }
         let Some(data) = g.operand(p, 0) else { return false };

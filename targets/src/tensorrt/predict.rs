@@ -15,7 +15,7 @@
 use super::is_weighted;
 use super::lint::{affine, dequantizer, is_onnx, is_weight, quantizer};
 use crate::prediction::{Kind, Prediction, Runs, Subject, Why};
-use squint_ir::{Graph, OpId, OpTable, ValueId};
+use squint_ir::{DType, Graph, OpId, OpTable, ValueId};
 use squint_ops::Class;
 
 pub(crate) fn predict(subject: &Subject<'_>) -> Prediction {
@@ -73,14 +73,22 @@ impl Predictor<'_> {
         let g = self.g;
         let (act, weight) = (dequantizer(g, op, 0), dequantizer(g, op, 1));
         match (act, weight) {
-            (Some(_), Some(_)) => {
+            (Some(d), Some(_)) => {
+                let float8 = affine(g, d).is_some_and(|a| a.dtype == Some(DType::Float8e4m3fn));
+                let precision = if float8 { "FP8" } else { "INT8" };
                 let kernel = match g.op(op).op_type.as_str() {
-                    "Conv" => "INT8 convolution",
-                    "ConvTranspose" => "INT8 deconvolution",
-                    _ => "INT8 matrix product",
+                    "Conv" => "convolution",
+                    "ConvTranspose" => "deconvolution",
+                    _ => "matrix product",
                 };
-                self.set(op, Runs::Integer { kernel: kernel.into(), note: None });
+                self.set(op, Runs::Integer { kernel: format!("{precision} {kernel}"), note: None });
             }
+            (None, Some(d)) if affine(g, d).is_some_and(|a| a.dtype == Some(DType::Int4)) => self.float(
+                op,
+                Kind::LeftInFloat,
+                "its weight has 4 bits, and is multiplied in half precision",
+                "",
+            ),
             (None, None) => {
                 self.float(op, Kind::LeftInFloat, "its operands are not quantized", "quantize both operands")
             }

@@ -4,6 +4,7 @@
 
 use super::super::{Miss, Rewrite, Rule};
 use squint_ir::{Op, OpSpec};
+use squint_ops::kernel::{View, gather_view};
 
 pub(super) const RULES: &[Rule] = rules! {
     /// `Conv(Pad(x, p)) = Conv(x)` with `pads + p`, since Conv pads with zeros. So does an average, if it
@@ -12,6 +13,12 @@ pub(super) const RULES: &[Rule] = rules! {
         "p = Pad (x, pads!, value?, axes!?); y = Conv (p, w, b?)",
         "p = Pad (x, pads!, value?, axes!?); y = AveragePool (p)"
         => "y = Conv|AveragePool (x, w, b)", fuse_pad;
+
+    /// `Conv(Pad(x, channels of zeros), w) = Conv(x, w without their weights)`: zeros add nothing, whatever they are
+    /// multiplied with. Such channels fill tiles of one runtime's kernels and cost another one time.
+    "drop-channel-pad":
+        "p = Pad (x, pads!, value?, axes!?); y = Conv (p, w!, b?)"
+        => "y = Conv (x, w', b)", drop_channel_pad;
 
     /// `SAME`: `(ceil(n/s) − 1)·s + e − n` in all on each axis, `e = (k − 1)·d + 1`, the odd one at the end
     /// (`SAME_UPPER`) or the beginning (`SAME_LOWER`). `VALID`: none.
@@ -55,9 +62,56 @@ fn fuse_pad(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     Ok(())
 }
 
+fn drop_channel_pad(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    if rw.op("p").string("mode").is_some_and(|m| m != "constant") {
+        return Err("it pads with elements of the operand".into());
+    }
+    if rw.has("value") && rw.scalar("value")? != 0.0 {
+        return Err("it pads with another value than zero".into());
+    }
+    if rw.op("y").int("group").unwrap_or(1) != 1 {
+        return Err("the convolution is grouped: the channels are those of one group each".into());
+    }
+    let w = rw.konst("w")?;
+    let rank = w.rank();
+    if rank < 2 {
+        return Err("the weight has no channels".into());
+    }
+    let full = all_pads(rw, rank)?;
+    let (before, behind) = (full[1], full[rank + 1]);
+    if full.iter().enumerate().any(|(i, p)| ![1, rank + 1].contains(&i) && *p != 0) || before + behind == 0 {
+        return Err("it does not pad channels, or not only channels".into());
+    }
+    let there = w.dims()[1];
+    let kept = usize::try_from(before).ok().zip(usize::try_from(behind).ok());
+    let kept =
+        kept.map(|(before, behind)| before..there.saturating_sub(behind)).filter(|kept| !kept.is_empty());
+    let kept = kept.ok_or("it leaves no channel of the operand")?;
+    let view =
+        View::new(w.dims()).slice(1, kept.start, 1, kept.len()).ok_or("the pads do not fit the weight")?;
+    let smaller = gather_view(&w, &view).map_err(|e| Miss(e.to_string()))?;
+    let (old, x) = (rw.v("w"), rw.v("x"));
+    let new = rw.add_const("w", smaller);
+    rw.sliced_weight(old, new, 1, kept);
+    let operands = [Some(x), Some(new), rw.opt("b")];
+    let n = if rw.has("b") { 3 } else { 2 };
+    let op = rw.op("y").clone();
+    rw.replace_root(OpSpec::from_op(op).operands(operands[..n].iter().copied()));
+    Ok(())
+}
+
 /// What a Pad adds on each spatial axis: all beginnings, then all ends. A miss if it pads batch or
 /// channels, or crops.
 fn spatial_pads(rw: &Rewrite<'_, '_>, rank: usize) -> Result<Vec<i64>, Miss> {
+    let full = all_pads(rw, rank)?;
+    if [0, 1, rank, rank + 1].iter().any(|i| full[*i] != 0) {
+        return Err("it pads batch or channels".into());
+    }
+    Ok([&full[2..rank], &full[rank + 2..]].concat())
+}
+
+/// What a Pad adds on each axis: all beginnings, then all ends. A miss if it crops.
+fn all_pads(rw: &Rewrite<'_, '_>, rank: usize) -> Result<Vec<i64>, Miss> {
     let pads = rw.konst("pads")?.to_i64s().ok_or("`pads` are no integers")?;
     let axes: Vec<i64> = match rw.has("axes") {
         true => rw.konst("axes")?.to_i64s().ok_or("`axes` are no integers")?,
@@ -75,10 +129,7 @@ fn spatial_pads(rw: &Rewrite<'_, '_>, rank: usize) -> Result<Vec<i64>, Miss> {
     if full.iter().any(|p| *p < 0) {
         return Err("it crops".into());
     }
-    if [0, 1, rank, rank + 1].iter().any(|i| full[*i] != 0) {
-        return Err("it pads batch or channels".into());
-    }
-    Ok([&full[2..rank], &full[rank + 2..]].concat())
+    Ok(full)
 }
 
 /// The explicit padding of an operator of `n` spatial axes; a miss if it depends on lengths.
@@ -180,6 +231,24 @@ mod tests {
         }
         let channels = model("p0 = Pad (x, c) y = AveragePool <kernel_shape = [2,2]> (p0)");
         assert!(misses("fuse-pad", &channels).contains("channels"));
+    }
+
+    #[test]
+    fn channels_of_zeros_go_with_their_weights() {
+        let conv = |pads: &str, more: &str| {
+            format!(
+                r#"<ir_version: 8, opset_import: ["" : 17]>
+m (float[1,2,4,4] x) => (float[1,2,4,4] y)
+<int64[8] c = {{{pads}}}, float zero = {{0}}, float one = {{1}}, float[2,4,1,1] w = ["location": "gen:randn?seed=1"],
+ float[2] b = {{1, -1}}> {{ p0 = Pad (x, c, {more}) y = Conv (p0, w, b) }}"#
+            )
+        };
+        for pads in ["0,0,0,0,0,2,0,0", "0,1,0,0,0,1,0,0", "0,2,0,0,0,0,0,0"] {
+            assert_eq!(fires("drop-channel-pad", &conv(pads, "zero")), "Conv");
+        }
+        assert!(misses("drop-channel-pad", &conv("0,0,0,0,0,2,0,0", "one")).contains("another value"));
+        assert!(misses("drop-channel-pad", &conv("0,0,0,0,0,2,1,1", "zero")).contains("not only channels"));
+        assert!(misses("drop-channel-pad", &conv("0,0,0,0,0,4,0,0", "zero")).contains("no channel"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Places of Q/DQ that keep TensorRT from fusing, or leave it with half an operator in integers.
 
 use super::{Findings, affine, dequantizer, is_onnx, is_weight, is_weighted, quantizer};
+use crate::tensorrt::Version;
 use squint_ir::{DType, Graph, OpId, ValueId};
 use squint_ops::Class;
 
@@ -11,6 +12,7 @@ pub(super) fn check(f: &mut Findings<'_>, op: OpId) {
     }
     match g.op(op).op_type.as_str() {
         _ if !g.op(op).is_onnx() => {}
+        "Clip" if limits_integers(g, op) => clip_of_integers(f, op),
         "Relu" | "Clip" | "LeakyRelu" | "BatchNormalization" | "Sigmoid" | "HardSwish" | "Gelu" => {
             between(f, op)
         }
@@ -19,6 +21,24 @@ pub(super) fn check(f: &mut Findings<'_>, op: OpId) {
         "QuantizeLinear" => quantizes(f, op),
         "DequantizeLinear" => output(f, op),
         _ => moved(f, op),
+    }
+}
+
+/// True for a Clip between the two halves of a quantizer (the form called QCDQ).
+fn limits_integers(g: &Graph, op: OpId) -> bool {
+    g.operand(op, 0).and_then(|v| g.producer(v)).is_some_and(|(p, _)| is_onnx(g, p, "QuantizeLinear"))
+}
+
+/// The table of operators has INT8 for Clip up to version 9 only.
+fn clip_of_integers(f: &mut Findings<'_>, op: OpId) {
+    let help = "of a model in training `squint qat convert` makes one for TensorRT: 8-bit weights on the same levels";
+    if f.version == Version::V8_6 {
+        let message =
+            "a Clip between QuantizeLinear and DequantizeLinear: the weight is quantized in every run";
+        f.slow("clip-of-integers", op, message, help);
+    } else {
+        let message = "a Clip between QuantizeLinear and DequantizeLinear: the types of Clip are FP32, FP16 and BF16, not INT8";
+        f.refuse("clip-of-integers", op, message, help);
     }
 }
 

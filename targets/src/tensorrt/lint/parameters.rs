@@ -1,6 +1,7 @@
 //! Scales, zero points, axes and element types of QuantizeLinear and DequantizeLinear.
 
 use super::{Affine, Findings, affine, is_weighted};
+use crate::tensorrt::numbers::INT4_BLOCKS;
 use squint_ir::{DType, OpId};
 
 pub(super) fn check(f: &mut Findings<'_>, op: OpId, opset: i64) {
@@ -195,7 +196,7 @@ fn blocks(f: &mut Findings<'_>, op: OpId, a: &Affine<'_>, opset: i64) {
         f.refuse("block-divides", op, message, "choose a size that divides it");
     }
     if a.dtype == Some(DType::Int4) {
-        if ![64, 128].contains(&size) {
+        if !usize::try_from(size).is_ok_and(|size| INT4_BLOCKS.contains(&size)) {
             f.refuse("int4-block", op, format!("INT4 with blocks of {size}"), "use blocks of 64 or 128");
         }
         if dims.last().is_some_and(|n| n % 2 != 0) {
@@ -217,7 +218,9 @@ fn root(f: &Findings<'_>, a: &Affine<'_>) -> Option<Vec<usize>> {
             return Some(t.dims().to_vec());
         }
         let (p, _) = f.g.producer(v)?;
-        affine(f.g, p)?;
+        if affine(f.g, p).is_none() && !f.g.op(p).is("Clip") {
+            return None;
+        }
         v = f.g.operand(p, 0)?;
     }
     None

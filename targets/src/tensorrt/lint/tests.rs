@@ -1,6 +1,7 @@
 //! One small bad model for each rule, and good ones in which nothing is found.
 
 use super::lint;
+use crate::tensorrt::Version;
 use squint_ir::{Model, text};
 
 /// A graph from `x` to `y`, both `[1, 2, 4, 4]`, with parameters that most cases use.
@@ -20,7 +21,11 @@ m (float[1,2,4,4] x, float[1,2,4,4] x2, float ds) => (float[1,2,4,4] y)
 const PAIRED: &str = "q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) dw = DequantizeLinear <axis = 0> (w, s2, z2)";
 
 fn rules(opset: i64, more: &str, body: &str) -> Vec<&'static str> {
-    lint(&model(opset, more, body)).into_iter().map(|f| f.rule).collect()
+    rules_of(Version::V11, opset, more, body)
+}
+
+fn rules_of(version: Version, opset: i64, more: &str, body: &str) -> Vec<&'static str> {
+    lint(&model(opset, more, body), version).into_iter().map(|f| f.rule).collect()
 }
 
 /// Of an activation, without a weighted operator.
@@ -231,9 +236,61 @@ fn places_that_break_fusions() {
         if let Some(c) = g.value_named("c") {
             g.set_type(c, ty);
         }
-        let all: Vec<_> = lint(&m).into_iter().map(|f| f.rule).collect();
+        let all: Vec<_> = lint(&m, Version::V11).into_iter().map(|f| f.rule).collect();
         assert_eq!(all, [found], "{body}");
     }
     let minus = ", int8[1,2,1,1] low = {-128, 5}";
     assert_eq!(weight(13, minus, "DequantizeLinear (low, s, z)", "Conv (d, dw)"), ["weight-level-128"]);
+}
+
+#[test]
+fn integers_are_not_clipped() {
+    let body = "q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) qw = QuantizeLinear <axis = 0> (wf, s2, z2) \
+                cw = Clip (qw, lo, hi) dw = DequantizeLinear <axis = 0> (cw, s2, z2) y = Conv (d, dw)";
+    assert_eq!(rules(13, ", int8 lo = {-7}, int8 hi = {7}", body), ["clip-of-integers"]);
+}
+
+#[test]
+fn what_versions_differ_in() {
+    let pair = "q = QuantizeLinear (x, s, f8) y = DequantizeLinear (q, s, f8)";
+    let fp8 = ", float8e4m3fn f8 = {0}";
+    let int4 = ", int4[64,2] v = {".to_owned()
+        + &["1"; 128].join(", ")
+        + "}, float[1,2] b2 = {1, 1}, float[2,64] tall = {"
+        + &["1"; 128].join(", ")
+        + "}";
+    let weight =
+        "dw = DequantizeLinear <axis = 0, block_size = 64> (v, b2) h = MatMul (tall, dw) y = Add (x, s)";
+    let short = "q = QuantizeLinear <output_dtype = 3> (x, s) y = DequantizeLinear (q, s)";
+    let mixed = "h = Cast <to = 10> (x) q = QuantizeLinear (h, s, z) y = DequantizeLinear (q, s, z)";
+    let typed = "float16[1,2,4,4] h";
+    // Operator set, constants, body, what 8.6, 10 and 11 find.
+    let cases: [(i64, &str, &str, [&[&str]; 3]); 8] = [
+        (6, "", "y = Relu (x)", [&["opset"], &["opset"], &["opset"]]),
+        (8, "", "y = Relu (x)", [&[], &["opset"], &["opset"]]),
+        (18, "", "y = Relu (x)", [&["opset"], &[], &[]]),
+        (25, "", "y = Relu (x)", [&["opset"], &["opset"], &[]]),
+        (19, fp8, pair, [&["opset", "type-of-version", "type-of-version"], &[], &[]]),
+        (21, &int4, weight, [&["opset", "type-of-version", "blocks-of-version"], &[], &[]]),
+        (21, "", short, [&["opset", "zero-point-missing"], &[], &[]]),
+        (
+            17,
+            "",
+            "a = Swish (x) b = Gelu (a) y = Unique (b)",
+            [
+                &["no-importer", "no-importer", "no-importer"],
+                &["no-importer", "no-importer"],
+                &["no-importer"],
+            ],
+        ),
+    ];
+    for (opset, more, body, found) in cases {
+        for (version, found) in [Version::V8_6, Version::V10, Version::V11].into_iter().zip(found) {
+            assert_eq!(rules_of(version, opset, more, body), found, "{version:?} {body}");
+        }
+    }
+    let scales = |opset, version| rules_of(version, opset, &format!(", {typed}"), mixed);
+    assert_eq!(scales(19, Version::V11), ["scale-type"]);
+    assert_eq!(scales(17, Version::V10), [""; 0]);
+    assert_eq!(scales(17, Version::V8_6), [""; 0]);
 }
