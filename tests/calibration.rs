@@ -47,7 +47,7 @@ fn measure(
     calibrate(&mut model, &Tract, &samples, about, options, &config, &Hooks::default())
 }
 
-fn whole() -> Recording {
+pub(crate) fn whole() -> Recording {
     measure(1, None, &CalibrateOptions::default()).unwrap()
 }
 
