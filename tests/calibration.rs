@@ -47,7 +47,7 @@ fn measure(
     calibrate(&mut model, &Tract, &samples, about, options, &config, &Hooks::default())
 }
 
-fn whole() -> Recording {
+pub(crate) fn whole() -> Recording {
     measure(1, None, &CalibrateOptions::default()).unwrap()
 }
 
@@ -418,12 +418,9 @@ fn texts_are_calibration_data_with_a_tokenizer() {
     assert!(why.contains("`bad.jsonl` line 2 has no field `text`"), "{why}");
     write("empty.txt", "\n \n");
     assert!(refused("--data empty.txt --tokenizer tokenizer.json").contains("`empty.txt` holds no text"));
-    write(
-        "odd.json",
-        r#"{"model": {"type": "WordLevel", "vocab": {}}, "normalizer": {"type": "Precompiled"}}"#,
-    );
+    write("odd.json", r#"{"model": {"type": "WordLevel", "vocab": {}}, "normalizer": {"type": "Nmt"}}"#);
     let why = refused("--data t.txt --tokenizer odd.json");
-    assert!(why.contains("its normalizer `Precompiled` is not supported"), "{why}");
+    assert!(why.contains("its normalizer `Nmt` is not supported"), "{why}");
     assert!(refused("--data x.npz --max-length 4").contains("--tokenizer"));
 }
 

@@ -1,9 +1,12 @@
 //! The integration tests, one binary.
 
+mod allocations;
 mod calibration;
 mod cli;
 mod cli_errors;
 mod docs;
 mod filetests;
 mod measuring;
+mod mutations;
+mod readers;
 mod retarget;

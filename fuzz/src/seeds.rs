@@ -66,9 +66,27 @@ const MODELS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Files of the other readers: name, kind (the number in `KINDS` of `tests/readers.rs`) and contents.
+const READERS: &[(&str, u8, &str)] = &[
+    (
+        "tokenizer",
+        4,
+        r#"{"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Precompiled",
+            "precompiled_charsmap": "BAAAAAAAAAB4AA=="}]}, "pre_tokenizer": {"type": "Metaspace", "replacement": "▁",
+            "prepend_scheme": "always", "split": true}, "model": {"type": "Unigram", "unk_id": 0,
+            "vocab": [["<s>", 0.0], ["▁", -2.0], ["e", -3.0]]}}"#,
+    ),
+    ("tensorrt", 6, "TRT-8601-EntropyCalibration2\nx: 3c010a14\ny: 3f800000\n"),
+    (
+        "onnxruntime",
+        6,
+        r#"{"CLS": "TensorsData", "data": {"x": {"lowest": [-1.0], "highest": {"data": [2.5]}, "CLS": "TensorData"}}}"#,
+    ),
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for target in ["decode", "roundtrip", "text"] {
+    for target in ["decode", "roundtrip", "text", "readers"] {
         fs::create_dir_all(corpus.join(target))?;
     }
     for (name, text) in MODELS {
@@ -85,6 +103,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             Err(e) => eprintln!("seed `{name}` is text only: {e}"),
         }
+    }
+    for (name, kind, text) in READERS {
+        fs::write(corpus.join("readers").join(name), [&[*kind], text.as_bytes()].concat())?;
     }
     Ok(())
 }

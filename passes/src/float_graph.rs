@@ -57,6 +57,7 @@ impl<'e> FloatGraph<'e> {
         dims: impl Iterator<Item = &'d Vec<usize>> + Clone,
     ) {
         self.keep.extend(refine::tried_on(n, dims.clone()));
+        self.keep.extend(refine::decided_on(n));
         self.keep.extend(repair::Split::new(n, dims).held_back);
     }
 

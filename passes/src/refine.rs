@@ -58,6 +58,12 @@ pub(crate) fn tried_on<'d>(n: usize, dims: impl Iterator<Item = &'d Vec<usize>>)
     (0..count).map(|i| i * n / count).collect()
 }
 
+/// The numbers of the samples, of `n`, that decide whether operators go back to float.
+pub(crate) fn decided_on(n: usize) -> Vec<usize> {
+    let count = MORE_SAMPLES.min(n).max(1);
+    (0..count).map(|i| i * n / count).collect()
+}
+
 /// Sets `cx.steering` to the best found.
 ///
 /// # Errors
@@ -152,7 +158,8 @@ pub(crate) fn refine(
         return Ok(());
     }
     // So few samples may mislead: more are asked before speed is given up.
-    let simulator = Simulator::new(model, session, &observed, samples, MORE_SAMPLES, cx.config)?;
+    let numbers = decided_on(samples.len());
+    let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
     let deviation = simulator.deviation(&plan)?;
     let held = bound.holds(deviation);
     if !is_enough(deviation) {

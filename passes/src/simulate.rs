@@ -133,23 +133,6 @@ pub(crate) fn affordable<'d>(
 const ENOUGH_ROWS: usize = 64;
 
 impl<'a> Simulator<'a> {
-    /// Runs `n` evenly spaced samples in float.
-    ///
-    /// # Errors
-    /// If a sample cannot be read or run.
-    pub(crate) fn new(
-        model: &Model,
-        float: &'a FloatGraph<'a>,
-        observed: &'a [ValueId],
-        samples: &'a dyn Samples,
-        n: usize,
-        config: &Config,
-    ) -> Result<Simulator<'a>, PassError> {
-        let n = n.min(samples.len()).max(1);
-        let numbers: Vec<usize> = (0..n).map(|i| i * samples.len() / n).collect();
-        Simulator::on(model, float, observed, samples, &numbers, config)
-    }
-
     /// Runs the samples of these numbers in float.
     ///
     /// # Errors
@@ -456,7 +439,7 @@ mod tests {
         let config = Config::new("cpu-vnni");
         let observed = [y];
         let float = FloatGraph::of(Box::new(Identity), &m, &observed);
-        let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
+        let s = Simulator::on(&m, &float, &observed, &Ramp, &[0, 2, 5, 7], &config).unwrap();
         let at = |scale: f32| s.deviation(&plan(y, scale)).unwrap();
         assert_eq!(s.deviation(&QuantPlan::default()).unwrap().error, 0.0);
         let (fine, coarse) = (at(0.0101), at(0.05));
@@ -472,7 +455,7 @@ mod tests {
         let config = Config::new("cpu-vnni");
         let observed = [y];
         let float = FloatGraph::of(Box::new(Identity), &m, &observed);
-        let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
+        let s = Simulator::on(&m, &float, &observed, &Ramp, &[0, 2, 5, 7], &config).unwrap();
         let mut dynamic = QuantPlan::default();
         let op = m.main().producer(y).unwrap().0;
         dynamic.dynamic.insert(op, DynamicPlan { reads: vec![y], weights: Vec::new() });
@@ -512,7 +495,7 @@ mod tests {
         let config = Config::new("cpu-vnni");
         let observed = [logits];
         let float = FloatGraph::of(Box::new(Identity), &m, &observed);
-        let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
+        let s = Simulator::on(&m, &float, &observed, &Ramp, &[0, 2, 5, 7], &config).unwrap();
         let errors = |scale: f32| s.errors_in(&Identity, &plan(logits, scale)).unwrap();
         assert!(errors(0.0101).gain_over(&errors(0.05)) > 10.0);
     }
@@ -524,7 +507,7 @@ mod tests {
             let (m, y) = model(op_type);
             let observed = [y];
             let float = FloatGraph::of(Box::new(Identity), &m, &observed);
-            let s = Simulator::new(&m, &float, &observed, &Ramp, 4, &config).unwrap();
+            let s = Simulator::on(&m, &float, &observed, &Ramp, &[0, 2, 5, 7], &config).unwrap();
             // A grid so coarse that neighbours tie: the first wins where the second did.
             assert_eq!(s.deviation(&plan(y, 0.5)).unwrap().flips > 0.5, flips);
         }

@@ -7,14 +7,14 @@
 //! first condition that its pattern misses is the reason. Source: release 1.31; `cargo xtask oracle` compares the
 //! prediction with the graph that the runtime writes, pattern by pattern and for whole models.
 //!
-//! Left out is what has no influence on that: fusions of float operators among themselves, layouts (NCHWc, NHWC) and
-//! the moving of transposes.
+//! Left out is what has no influence on that: fusions of float operators among themselves, and layouts (NCHWc, NHWC).
 
 mod absorb;
 mod bias;
 mod cse;
 mod dynamic;
 mod fold;
+mod gemm_transpose;
 pub(crate) mod kernels;
 mod linear;
 mod load;
@@ -24,6 +24,7 @@ mod propagate;
 mod select;
 mod signs;
 mod sim;
+mod transposes;
 mod unique;
 mod verdict;
 mod weight_bias;
@@ -50,6 +51,7 @@ type Pass = fn(&mut Sim) -> bool;
 /// Rewriting that does not depend on the processor, in the order of the runtime.
 const BASIC: &[Pass] = &[
     fold::eliminate,
+    gemm_transpose::join,
     pairs::join_double,
     cse::merge_equal,
     fold::fold_constants,
@@ -59,6 +61,7 @@ const BASIC: &[Pass] = &[
     weight_bias::quantize,
     where_constant::quantize,
     unique::copy_shared,
+    transposes::push,
 ];
 
 /// Rewriting to kernels.

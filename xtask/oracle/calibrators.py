@@ -1,8 +1,10 @@
 """ONNX Runtime's own calibration and static quantization, timed: what squint is compared with.
 
-usage: calibrators.py MODEL DATA.npy TASK
+usage: calibrators.py MODEL DATA TASK
 
-TASK `minmax` or `entropy` calibrates on every sample of the array (first axis), as `quantize_static` does. `static`
+DATA is an array, `.npy`, whose entries along the first axis are samples of the only input; an archive `.npz` of such
+arrays by name; or a folder of archives, one for each sample. TASK `minmax` or `entropy` calibrates on every sample, as
+`quantize_static` does. `static`
 quantizes with min-max: pre-processing, opset 13, unsigned activations and signed weights per channel, which is what
 one would choose on x86. Prints the seconds that takes, without the start of Python and its imports, and the peak memory
 of the process in MiB.
@@ -13,6 +15,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +32,26 @@ OPSET = 13
 
 
 class Samples(CalibrationDataReader):
-    """The entries of an array's first axis, read one at a time."""
+    """Samples, read one at a time."""
 
-    def __init__(self, name: str, data: np.ndarray):
-        self._feeds = ({name: np.asarray(sample)} for sample in data)
+    def __init__(self, inputs: list[str], data: Path):
+        self._feeds = iter(_feeds(inputs, data))
 
     def get_next(self):
         return next(self._feeds, None)
+
+
+def _feeds(inputs: list[str], data: Path) -> Iterator[dict[str, np.ndarray]]:
+    if data.is_dir():
+        for file in sorted(data.glob("*.npz")):
+            with np.load(file) as arrays:
+                yield {name: arrays[name] for name in inputs}
+    elif data.suffix == ".npz":
+        with np.load(data) as archive:
+            arrays = {name: archive[name] for name in inputs}
+        yield from ({name: array[i][None] for name, array in arrays.items()} for i in range(len(arrays[inputs[0]])))
+    else:
+        yield from ({inputs[0]: np.asarray(sample)} for sample in np.load(data, mmap_mode="r"))
 
 
 def calibrate(model: str, samples: Samples, method: str, folder: Path) -> None:
@@ -67,11 +83,12 @@ def quantize(model: str, samples: Samples, folder: Path) -> None:
 
 def main(model: str, data: str, task: str) -> None:
     """Does the task and prints the two numbers."""
-    name = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).get_inputs()[0].name
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    inputs = [value.name for value in session.get_inputs()]
     start = time.perf_counter()
     # Both talk.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        samples = Samples(name, np.load(data, mmap_mode="r"))
+        samples = Samples(inputs, Path(data))
         if task == "static":
             quantize(model, samples, Path(folder))
         else:

@@ -3,7 +3,8 @@
 usage: oracle.py --squint BINARY --repository DIR --zoo DIR --work DIR [--quick] [--only NAME] [--torch PYTHON]
 
 Parts: cases (what squint makes of a model), predictions (what squint says the runtime makes of any model) by the name
-`predict`, `tensorrt`, `narrow` (half precision, 8-bit floats, weights in blocks), and `qat`, which needs an interpreter with torch to train.
+`predict`, `measuring` (compare and evaluate with either executor), `floats` (random networks), `tensorrt`, `narrow` (half
+precision, 8-bit floats, weights in blocks), and `qat`, which needs an interpreter with torch to train.
 
 `cargo xtask oracle` makes the environment, builds the binary and starts this script. Nothing here measures time.
 """
@@ -18,6 +19,7 @@ import onnx.parser
 
 import dynamic
 import floats
+import measuring
 import narrow
 import processor
 import qat
@@ -59,6 +61,8 @@ def main() -> int:
         floats.check(squint, arguments.work / floats.NAME, report)
     if arguments.only in (None, texts.NAME):
         texts.check(squint, arguments.zoo, arguments.work / texts.NAME, report)
+    if arguments.only in (None, measuring.NAME):
+        measuring.check(squint, arguments.repository, arguments.work / measuring.NAME, report)
     if arguments.only in (None, FORMATS):
         check_forms(squint, arguments.work / "forms", report)
         check_corners(squint, arguments.work / "corners", report)

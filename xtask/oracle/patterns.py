@@ -282,6 +282,26 @@ def double(*params: tuple[float, int]) -> onnx.ModelProto:
     return net.out(net.qdq(net.op("Conv", y, net.weight(8, 8, 3, 3)))).model()
 
 
+def double_shared() -> onnx.ModelProto:
+    """Two signed pairs in a row, the last one dequantized for two readers."""
+    net = Net(IMAGE)
+    q = net.q(net.qdq(net.op("Conv", net.qdq("x"), net.weight(8, 8, 3, 3)), 0.02, 0, S8), 0.03, 4, S8)
+    for channels in (8, 4):
+        y = net.op("Conv", net.dq(q, 0.03, 4, S8), net.weight(channels, 8, 1, 1))
+        net.out(net.qdq(y, 0.05, 0, S8))
+    return net.model()
+
+
+def redundant(readers: int) -> onnx.ModelProto:
+    """A pair that does nothing between integers, with one reader or two."""
+    net = Net(IMAGE)
+    cut = [net.const([v], np.int64) for v in (0, 5, 2)]
+    q = net.q(net.dq(net.op("Slice", net.q("x"), *cut)))
+    for axis in range(1, readers + 1):
+        net.out(net.dq(net.op("Flatten", q, axis=axis)))
+    return net.model()
+
+
 def relu_alone(zero: int, behind_zero: int) -> onnx.ModelProto:
     """A Relu with nothing before it that could absorb it."""
     net = Net(IMAGE)
@@ -555,6 +575,9 @@ ROWS: dict[str, Row] = {
     "double-pairs": lambda: double((0.02, 128), (0.03, 100)),
     "double-equal-pairs": lambda: double((0.02, 128), (0.02, 128)),
     "three-pairs": lambda: double((0.02, 128), (0.03, 100), (0.01, 128)),
+    "redundant-pair": lambda: redundant(1),
+    "redundant-pair-two-readers": lambda: redundant(2),
+    "double-pairs-two-readers": double_shared,
     "dynamic-matmul": dynamic,
     "dynamic-matmul-per-tensor": lambda: dynamic(per_channel=False),
     "dynamic-matmul-bias": lambda: dynamic(bias=True),

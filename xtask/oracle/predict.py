@@ -2,8 +2,8 @@
 
 The witness is the graph that the runtime writes after all its optimizations. Two things are compared: how often each
 integer kernel and each conversion stands in it, and, node by node where names are unique, whether a node became an
-integer kernel. Transposes, and conversions that the layout pass puts around them, are left out: where they end up
-changes nothing for the operators.
+integer kernel. Transposes are left out, and conversions are counted before the pass that chooses layouts, which puts
+some around transposes: where those end up changes nothing for the operators.
 """
 
 import tempfile
@@ -13,9 +13,10 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+import patterns
+import transposes
 from compiler import Squint
 from measure import FLOAT_KERNELS, session
-from patterns import ROWS
 from report import Report
 
 INTEGER = frozenset({
@@ -35,22 +36,10 @@ MERGED = frozenset({"Gather", "Split", "Squeeze"})
 CODES = {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16}
 
 
-TRANSPOSES = "the runtime moves transposes through conversions"
-MISSES = {
-    "predict/basic_pitch_nmp/qdq": "the runtime writes itself an invalid Transpose",
-    "predict/basic_pitch_nmp/qdq-per-channel": "the runtime writes itself an invalid Transpose",
-    "predict/basic_pitch_nmp/qdq-signed": "the runtime writes itself an invalid Transpose",
-    "predict/dtln_model_2/qdq": TRANSPOSES,
-    "predict/dtln_model_2/qdq-signed": TRANSPOSES,
-    "predict/mlptiny_ic_resnet8_int8_qdq/qdq-signed": TRANSPOSES,
-}
-"""Files of another quantizer on which the prediction is wrong, and what is thought to be the cause."""
-
-
 def check_rows(squint: Squint, folder: Path, report: Report) -> None:
     """Every row of the table: same kernels, or both say that the runtime refuses the model."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, build in ROWS.items():
+    for name, build in (patterns.ROWS | transposes.ROWS).items():
         with report.step(f"predict/{name}"):
             path = folder / f"{name}.onnx"
             onnx.save(build(), path)
@@ -64,29 +53,22 @@ def check_model(name: str, path: Path, squint: Squint, report: Report, uncounted
         made = optimized(path)
     except Exception as error:  # whatever the runtime raises: it refuses the model
         foreseen = bool(forecast["faults"])
-        _check(report, name, foreseen, f"the runtime refuses it, {'foreseen' if foreseen else 'not foreseen'}: {error}")
+        report.check(name, foreseen, f"the runtime refuses it, {'foreseen' if foreseen else 'not foreseen'}: {error}")
         return
     original = onnx.load(path, load_external_data=False)
-    real = kernels(original, made)
+    # The layout pass renames nodes, and puts conversions around the transposes that it moves.
+    unplaced = optimized(path, layout=False)
+    real = kernels(made, MOVES | INTEGER) + kernels(unplaced, CONVERSIONS)
     predicted = Counter(forecast["kernels"])
     for op in uncounted | {"Transpose"}:
         real.pop(op, None)
         predicted.pop(op, None)
     wrong = [f"{op} {predicted[op]} predicted, {real[op]} real" for op in sorted(real | predicted) if real[op] != predicted[op]]
     wrong += [f"refused: {fault['problem']}" for fault in forecast["faults"]]
-    # The layout pass renames nodes, so that names are compared before it.
-    wrong_nodes, nodes = compare_nodes(forecast, original, optimized(path, layout=False))
+    wrong_nodes, nodes = compare_nodes(forecast, original, unplaced)
     total = ", ".join(f"{n} {op}" for op, n in sorted(real.items())) or "no integers"
     detail = f"{nodes} nodes; " + ("; ".join([*wrong, *wrong_nodes]) or total)
-    _check(report, name, not wrong and not wrong_nodes, detail)
-
-
-def _check(report: Report, name: str, right: bool, detail: str) -> None:
-    """A known miss must stay one: a prediction that became right is to be taken off the list."""
-    if name in MISSES:
-        report.check(name, not right, f"known miss: {MISSES[name]}: {detail}")
-    else:
-        report.check(name, right, detail)
+    report.check(name, not wrong and not wrong_nodes, detail)
 
 
 def compare_nodes(forecast: dict, original: onnx.ModelProto, made: onnx.ModelProto) -> tuple[list[str], int]:
@@ -112,33 +94,17 @@ def optimized(path: Path, layout: bool = True) -> onnx.ModelProto:
         return onnx.load(out, load_external_data=False)
 
 
-def kernels(original: onnx.ModelProto, made: onnx.ModelProto) -> Counter[str]:
-    """How often each integer kernel and each conversion stands in the runtime's graph."""
-    names = {node.name for node in original.graph.node}
-    makers = {output: node for node in made.graph.node for output in node.output}
+def kernels(made: onnx.ModelProto, wanted: frozenset[str]) -> Counter[str]:
+    """How often each of these operators stands in the runtime's graph, if it is integers that it works on."""
     types = _types(made.graph)
     constants = {tensor.name for tensor in made.graph.initializer}
     counts: Counter[str] = Counter()
     for node in made.graph.node:
-        if _is_layout(node, names, makers):
-            continue
-        if node.op_type in INTEGER:
-            counts["MaxPool" if node.op_type == "NhwcMaxPool" else node.op_type] += 1
-        elif node.op_type in CONVERSIONS:
-            counts[node.op_type] += 1
-        elif node.op_type in MOVES and node.input[0] not in constants and types.get(node.input[0]) in CODES:
-            counts[node.op_type] += 1
+        op = "MaxPool" if node.op_type == "NhwcMaxPool" else node.op_type
+        moved = op in MOVES and node.op_type not in INTEGER
+        if op in wanted and (not moved or node.input[0] not in constants and types.get(node.input[0]) in CODES):
+            counts[op] += 1
     return counts
-
-
-def _is_layout(node: onnx.NodeProto, names: set[str], makers: dict[str, onnx.NodeProto]) -> bool:
-    """A QuantizeLinear that the layout pass put behind a Transpose, or the DequantizeLinear behind that."""
-    if node.op_type == "DequantizeLinear":
-        before = makers.get(node.input[0])
-        return before is not None and before.op_type == "QuantizeLinear" and _is_layout(before, names, makers)
-    before = makers.get(node.input[0]) if node.input else None
-    made_up = node.name not in names and node.name.split("_token_")[0] == "QuantizeLinear"
-    return node.op_type == "QuantizeLinear" and made_up and before is not None and before.op_type == "Transpose"
 
 
 def _types(graph: onnx.GraphProto) -> dict[str, int]:

@@ -5,6 +5,7 @@ input is run on other texts.
 """
 
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx
 import onnx.parser
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+from charsmap import charsmap
 from compiler import Squint
 from report import Report
 
@@ -40,6 +42,8 @@ EVERYDAY = [
     "हिन्दी العربية עברית ไทย한국어",
     "<s> looks like a token</s>",
     "MiXeD CaSe wOrDs_with_underscores and-hyphens/slashes",
+    "decomposed: cafe\u0301 e\u0301\u0323 A\u030a, families 👨‍👩‍👧 and flags 🇨🇭🇯🇵, 각 한",
+    "  find fi \u200b\u00ad ①②③ ㌔ ﷺ",
 ]
 """Texts with what tokenizers trip over."""
 
@@ -162,4 +166,17 @@ def _trained(lines: list[str]) -> dict[str, Tokenizer]:
         "delimited", models.WordLevel(unk_token="<unk>"), words,
         splitter=pre_tokenizers.Sequence([pre_tokenizers.CharDelimiterSplit(" "), pre_tokenizers.Punctuation("contiguous")]),
     )
+    put(
+        "sentencepiece", models.Unigram(), unigram, splitter=pre_tokenizers.Metaspace(),
+        normalizer=normalizers.Sequence([
+            normalizers.Precompiled(charsmap(_replacements(lines))), normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), "▁"),
+        ]),
+    )
     return made
+
+
+def _replacements(lines: list[str]) -> dict[str, str]:
+    """What SentencePiece replaces by its rule `nmt_nfkc`, of the characters of these texts, and some of several."""
+    table = {c: unicodedata.normalize("NFKC", c) for line in lines for c in line}
+    table |= {"\t": " ", "\n": " ", "\u200b": "", "\u00ad": "", "e\u0301": "é", "fi": "ﬁ", "👍🏽": "+", "\u0e44": "ai"}
+    return {key: text for key, text in table.items() if key != text}

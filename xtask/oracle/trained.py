@@ -10,6 +10,7 @@ from onnx import numpy_helper
 
 from compiler import Squint, SquintError
 from measure import coverage
+from predict import check_model
 from report import Report
 from trained_models import QONNX, TRAINED, Net, Trained, _quant_node
 
@@ -48,6 +49,8 @@ def check_export(trained: Trained, squint: Squint, folder: Path, report: Report)
     kept = said["kept"]
     all_kept = kept["weights"] == kept["of_weights"] and kept["values"] == kept["of_values"]
     report.check(f"{NAME}/{trained.name}/kept", all_kept, f"{kept} {said['differences']}")
+    check_model(f"{NAME}/{trained.name}/predict", model, squint, report)
+    check_model(f"{NAME}/{trained.name}/predict-converted", converted, squint, report)
     # The kernels for processors with VNNI are not exact elsewhere: integers are compared in float arithmetic.
     found = _run(_unoptimized(converted), trained)
     _compare(f"{NAME}/{trained.name}", trained, wanted, found, report)

@@ -1,12 +1,13 @@
 //! `cargo xtask bench-calibration [--rounds N] [--only MODEL]`: time and peak memory of calibration, beside ONNX Runtime's
-//! own tools.
+//! own tools, in two parts.
 //!
-//! Zoo models on 64 samples of noise, all tools on as many threads as they take by themselves. In every round squint
+//! First every model of the zoo on the data of its task, with what observing costs over plain execution and the time of
+//! each stage (`xtask/oracle/bench_calibration.py`). Then some zoo models on 64 samples of noise, all tools on as many threads as they take by themselves. In every round squint
 //! (with both executors) and the tools of ONNX Runtime do the same task in turn, so that other load on the machine falls
 //! on all of them; the best time of each counts. Two tasks: to calibrate, and to make a quantized model by min-max,
 //! pre-processing and writing included. On the model that entropy is measured on, the default executor also runs the same
-//! samples ten times over: memory should be the same. A benchmark, not a test: it prints figures and asserts nothing. (What observing costs over plain execution:
-//! `cargo bench -p squint --bench observing`.)
+//! samples ten times over: memory should be the same. A benchmark, not a test: it
+//! prints figures and asserts nothing.
 
 use crate::args::Args;
 use crate::{build, oracle};
@@ -53,9 +54,11 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<bool> {
     let rounds =
         arguments.value("--rounds")?.map_or(Ok(3), |n| n.parse()).context("`--rounds` is a count")?;
     let only = arguments.value("--only")?;
+    let observing = arguments.path("--observing")?;
     arguments.finish()?;
 
     let squint = squint.map_or_else(|| build::squint(&["--release"]), Ok)?;
+    over_the_zoo(&zoo, &squint, observing, only.as_deref(), rounds)?;
     let folder = oracle::work_folder()?.join("bench-calibration");
     fs::create_dir_all(&folder)?;
     let python = oracle::python()?;
@@ -82,6 +85,32 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Every model on its own data. Feeds that the zoo's tools make are kept for all benchmarks.
+fn over_the_zoo(
+    zoo: &Path,
+    squint: &Path,
+    observing: Option<PathBuf>,
+    only: Option<&str>,
+    rounds: usize,
+) -> Result<()> {
+    let mut command = Command::new(oracle::python()?);
+    command
+        .arg(oracle::script("bench_calibration.py"))
+        .stdin(Stdio::null())
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg("--squint").arg(squint).arg("--observing").arg(observing.map_or_else(build::observing, Ok)?);
+    command.arg("--repository").arg(build::repository()).arg("--zoo").arg(zoo);
+    command.arg("--work").arg(oracle::work_folder()?).arg("--rounds").arg(rounds.to_string());
+    if let Some(name) = only {
+        command.args(["--only", name]);
+    }
+    let status = command.status().context("cannot start `bench_calibration.py`")?;
+    if !status.success() {
+        bail!("`bench_calibration.py` ended with {status}");
+    }
+    Ok(())
 }
 
 /// What is done.

@@ -29,6 +29,13 @@ pub(crate) fn squint(options: &[&str]) -> Result<PathBuf> {
     executable(&output).context("cargo built `squint` but reported no executable")
 }
 
+/// Builds the benchmark `observing` and returns its binary.
+pub(crate) fn observing() -> Result<PathBuf> {
+    let arguments = ["bench", "--package", "squint", "--bench", "observing", "--no-run"];
+    let output = cargo(&[&arguments[..], &["--message-format", "json-render-diagnostics"]].concat())?;
+    executable(&output).context("cargo built `observing` but reported no executable")
+}
+
 /// The last executable named in cargo's stream of JSON messages.
 fn executable(messages: &[u8]) -> Option<PathBuf> {
     let lines = messages.split(|&byte| byte == b'\n');

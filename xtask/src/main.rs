@@ -35,9 +35,10 @@ const USAGE: &str = "usage: cargo xtask TASK
   shapes [--zoo DIR] [--squint BINARY] [--check]
         compare shape inference with onnx's on its node cases; rewrites docs/shape-inference.md
         --check   only say whether that is fresh
-  bench-calibration [--zoo DIR] [--squint BINARY]
-        time and peak memory of `squint calibrate` on zoo models, for 64 and 640 samples, beside ONNX Runtime's own
-        calibrators (default: release profile)
+  bench-calibration [--zoo DIR] [--squint BINARY] [--observing BINARY] [--only NAME] [--rounds N]
+        what observing costs over plain execution, time by stage and peak memory of calibration on every model of the zoo,
+        and for 64 and 640 samples of noise, beside ONNX Runtime's own tools (default: release profile, 3 rounds)
+        --observing  the benchmark `observing`, built already
   bench-graph [--squint BINARY]
         time graph rewriting on chains of 800 and 8000 Conv+Relu pairs (default: build in the release profile)
   bench-io [--squint BINARY] [--folder DIR]

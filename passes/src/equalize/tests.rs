@@ -154,3 +154,84 @@ fn a_full_layer_is_scaled_less_than_a_depthwise_one() {
     assert!(at("r") > 9.0, "{}", at("r"));
     assert!(at("q") > 1.0 && at("q") < at("r"), "{}", at("q"));
 }
+
+const SMOOTHED: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
+m (float[2,5,4] x) => (float[2,5,3] y)
+<float[4] s = ["location": "gen:randn"], float[4] b = ["location": "gen:randn"],
+ float[4,6] w = ["location": "gen:randn"], float[6,3] v = ["location": "gen:randn"]>
+{
+  n = LayerNormalization <axis = -1> (x, s, b)
+  p = MatMul (n, w)
+  r = Relu (p)
+  y = MatMul (r, v)
+}"#;
+
+#[test]
+fn a_matmul_behind_a_normalization_or_a_product_is_smoothed() {
+    assert_eq!(scales_freely(SMOOTHED), 4 + 6, "channels of the normalization, and of the first product");
+}
+
+#[test]
+fn a_matmul_behind_a_gate_is_smoothed() {
+    let gated = r#"<ir_version: 8, opset_import: ["" : 17]>
+m (float[2,5,4] x) => (float[2,5,3] y)
+<float[4,6] w = ["location": "gen:randn"], float[4,6] g = ["location": "gen:randn"],
+ float[6,3] v = ["location": "gen:randn"]>
+{
+  u = MatMul (x, w)
+  m = ReduceMean <axes = [1], keepdims = 1> (x)
+  h = MatMul (m, g)
+  a = Sigmoid (h)
+  p = Mul (u, a)
+  y = MatMul (p, v)
+}"#;
+    assert_eq!(scales_freely(gated), 6, "the product that is gated takes the factors, the gate none");
+}
+
+#[test]
+fn a_conv_is_smoothed_where_something_before_it_takes_the_factors() {
+    let folded = r#"<ir_version: 8, opset_import: ["" : 17]>
+m (float[1,2,4,4] x) => (float[1,3,4,4] y)
+<float[5,2,1,1] a = ["location": "gen:randn"], float[5] ab = ["location": "gen:randn"],
+ float[3,5,3,3] c = ["location": "gen:randn"]>
+{
+  p = Conv (x, a, ab)
+  l = LeakyRelu <alpha = 0.1> (p)
+  y = Conv <pads = [1, 1, 1, 1]> (l, c)
+}"#;
+    assert_eq!(scales_freely(folded), 5);
+}
+
+#[test]
+fn what_nothing_can_take_a_factor_for_stays() {
+    // The input of the model, and what comes out of a function that commutes with no factor.
+    for before in ["n = Identity (x)", "n = Tanh (x)", "n = Softmax (x)"] {
+        let text = format!(
+            "<ir_version: 8, opset_import: [\"\" : 17]>\nm (float[2,4] x) => (float[2,3] y)\n\
+             <float[4,3] w = [\"location\": \"gen:randn\"]>\n{{ {before} y = MatMul (n, w) }}"
+        );
+        assert_eq!(scales_freely(&text), 0, "{before}");
+    }
+}
+
+#[test]
+fn an_outlier_is_moved_into_the_weight() {
+    let (model, classes) = classes(SMOOTHED);
+    let n = value(&model, "n");
+    // The third channel is fifty times as loud as the others, which are left with five levels of 256.
+    let factors = factors::solve(model.main(), &classes, &[(n, ranges(&[1.0, 1.0, 50.0, 1.0]))]);
+    let at = |c: usize| factors[of(&model, &classes, "n")[c]];
+    let loud = at(2);
+    for c in [0, 1, 3] {
+        assert!(at(c) / loud > 3.0, "channel {c} by {}, the loud one by {loud}", at(c));
+    }
+    // Not all of it: the row of the weight that takes the inverse has levels to lose, too.
+    assert!(at(0) / loud < 50.0, "{} and {loud}", at(0));
+    // What is computed stays as it was.
+    let scaled = apply::apply(&model, &classes, &factors);
+    for ((name, a), (_, b)) in outputs(&model).iter().zip(outputs(&scaled)) {
+        for (a, b) in a.to_f64s().into_iter().zip(b.to_f64s()) {
+            assert!((a - b).abs() <= 1e-5 * (1.0 + a.abs()), "`{name}` was {a}, is {b}");
+        }
+    }
+}

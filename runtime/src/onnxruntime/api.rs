@@ -117,6 +117,9 @@ impl Api {
             self.check((self.SetSessionGraphOptimizationLevel)(o, all))?;
             // Folding would run the observing operator before there is anybody to observe.
             self.config(o, c"optimization.disable_specified_optimizers", "ConstantFolding")?;
+            // Operators between conversions are computed as the model says: the runtime would quantize float weights
+            // there by itself, with one scale for all channels.
+            self.config(o, c"session.disable_quant_qdq", "1")?;
             if let Some(dir) = dir {
                 self.config(o, c"session.model_external_initializers_file_folder_path", dir)?;
             }

@@ -10,13 +10,14 @@
 //! |---|---|
 //! | `field.rs` | reading of JSON objects |
 //! | `added.rs` | tokens that are found in the text before all else |
-//! | `normalizer.rs` | what is done to the characters |
+//! | `normalizer.rs` `charsmap.rs` | what is done to the characters |
 //! | `splitter.rs` | from text to words |
 //! | `model.rs` `bpe.rs` `unigram.rs` | from words to numbers |
 //! | `frame.rs` | special tokens, truncation, padding |
 
 mod added;
 mod bpe;
+mod charsmap;
 mod field;
 mod frame;
 mod model;

@@ -1,5 +1,6 @@
 //! What is done to the characters of a text before it is split.
 
+use super::charsmap::Charsmap;
 use super::field::{Object, unknown};
 use super::splitter::Pattern;
 use serde_json::Value;
@@ -21,6 +22,7 @@ enum Step {
     Nfd,
     Nfkc,
     Nfkd,
+    Precompiled(Charsmap),
     Prepend(String),
     Replace(Pattern, String),
     Strip { left: bool, right: bool },
@@ -64,6 +66,7 @@ fn read(value: &Value, steps: &mut Vec<Step>) -> Result<(), String> {
         "NFD" => Step::Nfd,
         "NFKC" => Step::Nfkc,
         "NFKD" => Step::Nfkd,
+        "Precompiled" => Step::Precompiled(Charsmap::read(o.text("precompiled_charsmap")?)?),
         "Prepend" => Step::Prepend(o.text("prepend")?.to_owned()),
         "Replace" => Step::Replace(Pattern::read(o.get("pattern"))?, o.text("content")?.to_owned()),
         "Strip" => Step::Strip { left: o.flag("strip_left", false)?, right: o.flag("strip_right", false)? },
@@ -89,6 +92,7 @@ impl Step {
             Step::Nfd => text.nfd().collect(),
             Step::Nfkc => text.nfkc().collect(),
             Step::Nfkd => text.nfkd().collect(),
+            Step::Precompiled(map) => map.apply(&text),
             Step::Prepend(start) if !text.is_empty() => format!("{start}{text}"),
             Step::Prepend(_) => text,
             Step::Replace(pattern, by) => {

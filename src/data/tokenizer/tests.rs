@@ -148,8 +148,12 @@ fn what_is_not_known_is_refused_by_name() {
     };
     let cannot = "cannot be followed: ";
     assert_eq!(
+        refused(&|f| f["normalizer"] = json!({"type": "Nmt"})),
+        format!("{cannot}its normalizer `Nmt` is not supported")
+    );
+    assert_eq!(
         refused(&|f| f["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": ""})),
-        format!("{cannot}its normalizer `Precompiled` is not supported")
+        format!("{cannot}`precompiled_charsmap` of the normalizer is cut off")
     );
     assert_eq!(
         refused(&|f| f["pre_tokenizer"]["type"] = "UnicodeScripts".into()),

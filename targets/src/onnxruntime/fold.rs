@@ -1,6 +1,7 @@
 //! What vanishes when a model is loaded: constants, and operators that do nothing.
 //!
-//! Models `constant_folding.cc`, which leaves DequantizeLinear alone so that weights stay integers, and those of the
+//! Models `constant_folding.cc`, which leaves DequantizeLinear alone so that weights stay integers (unless the result is
+//! quantized again), and those of the
 //! rewriting rules of the first level that other rewriting could depend on: Identity, Dropout and Cast that do
 //! nothing, and what is added to, multiplied with or normalised behind a convolution with a constant weight
 //! (`conv_add_fusion.cc`, `conv_mul_fusion.cc`, `conv_bn_fusion.cc`).
@@ -24,7 +25,7 @@ pub(super) fn fold_constants(sim: &mut Sim) -> bool {
 
 fn fold(sim: &mut Sim, op: OpId) -> bool {
     let node = sim.g.op(op);
-    if node.op_type == "DequantizeLinear"
+    if sim.is_dq(op) && !dequantized_in_between(sim, op)
         || RANDOM.contains(&node.op_type.as_str())
         || node.bodies().next().is_some()
         || sim.makes_output(op)
@@ -52,6 +53,16 @@ fn fold(sim: &mut Sim, op: OpId) -> bool {
         drop_idle_makers(sim, v);
     }
     true
+}
+
+/// Whether a constant is dequantized only for one operator, whose result is quantized: the three are folded into one
+/// constant of integers.
+fn dequantized_in_between(sim: &Sim, dq: OpId) -> bool {
+    let one = |op: OpId| sim.g.operands(op).len() == 1 && sim.g.results(op).len() == 1;
+    let Some(next) = sim.only_edge(dq).map(|u| u.op).filter(|op| one(*op)) else { return false };
+    let quantizer = sim.only_edge(next).map(|u| u.op).filter(|op| sim.is_q(*op));
+    quantizer
+        .is_some_and(|q| [1, 2].iter().all(|slot| sim.g.operand(q, *slot).is_none_or(|v| sim.is_constant(v))))
 }
 
 /// The contents of a Constant, and of the Shape of a tensor whose lengths are all known.

@@ -32,7 +32,8 @@ pub(super) fn faults(subject: &Subject<'_>) -> Vec<Fault> {
         });
     }
     for op in subject.graph.topo().unwrap_or_default() {
-        out.extend(unknown(subject, op).or_else(|| linear(subject, op)).or_else(|| pool(subject, op)));
+        let fault = unknown(subject, op).or_else(|| linear(subject, op)).or_else(|| pool(subject, op));
+        out.extend(fault.or_else(|| permutation(subject, op)));
     }
     out
 }
@@ -100,6 +101,22 @@ fn pool(subject: &Subject<'_>, op: OpId) -> Option<Fault> {
         op: Some(op),
         problem: format!("MaxPool of integers needs operator set 12, the model has {}", subject.opset),
         remedy: "raise the operator set of the model".into(),
+    })
+}
+
+/// Inference of shapes refuses a permutation that names axes which the operand does not have. What is inferred counts,
+/// whatever the file declares.
+fn permutation(subject: &Subject<'_>, op: OpId) -> Option<Fault> {
+    let g = subject.graph;
+    let node = g.op(op);
+    let x = g.operand(op, 0).filter(|_| node.is("Transpose"))?;
+    let rank = g.konst(x).map(|t| t.dims().len()).or_else(|| subject.facts.get(x)?.rank())?;
+    let perm = node.ints("perm")?;
+    let missing = perm.iter().find(|axis| usize::try_from(**axis).map_or(true, |a| a >= rank))?;
+    Some(Fault {
+        op: Some(op),
+        problem: format!("it permutes axis {missing}, and its operand has {rank} axes"),
+        remedy: "check what made its operand: a value of another name may have been meant".into(),
     })
 }
 

@@ -7,7 +7,7 @@ use super::linear::{Linear, code_type, same};
 use super::sim::{Gone, Sim};
 use squint_ir::{DType, OpId, Tensor};
 
-/// Q → DQ → Q → DQ becomes Q → DQ.
+/// Q → DQ → Q → DQ becomes Q → DQ, with as many of the last as there are.
 pub(super) fn join_double(sim: &mut Sim) -> bool {
     let mut changed = false;
     for op in sim.order() {
@@ -20,10 +20,19 @@ pub(super) fn join_double(sim: &mut Sim) -> bool {
 
 fn join(sim: &mut Sim, dq: OpId) -> Option<()> {
     let child = sim.only_edge(dq).filter(|u| sim.is_q(u.op))?.op;
-    let grandchild = sim.only_edge(child).filter(|u| sim.is_dq(u.op))?.op;
+    // Copies of one DequantizeLinear, for readers of its own each, all are rewritten.
+    let grandchildren: Vec<OpId> = sim.edges(child).into_iter().map(|u| u.op).collect();
+    if grandchildren.is_empty() || sim.makes_output(child) {
+        return None;
+    }
     let parent = sim.parent(dq, 0).filter(|p| sim.is_q(*p) && sim.only_edge(*p).is_some())?;
     same(sim, parent, dq).ok()?;
-    same(sim, child, grandchild).ok()?;
+    for grandchild in &grandchildren {
+        if !sim.is_dq(*grandchild) {
+            return None;
+        }
+        same(sim, child, *grandchild).ok()?;
+    }
     let dtype = code_type(sim, dq)?;
     let (lo, hi) = match dtype {
         DType::Uint8 => (0, 255),
@@ -48,18 +57,20 @@ fn join(sim: &mut Sim, dq: OpId) -> Option<()> {
             _ => Tensor::from_i8(&[], &[zero as i8]),
         };
         let zero = sim.add_const("joined_zero_point", zero);
-        for op in [parent, grandchild] {
+        for op in grandchildren.iter().copied().chain([parent]) {
             sim.g.set_operand(op, 1, Some(scale));
             sim.g.set_operand(op, 2, Some(zero));
         }
     }
-    sim.g.set_operand(grandchild, 0, Some(outer.data));
+    for grandchild in &grandchildren {
+        sim.g.set_operand(*grandchild, 0, Some(outer.data));
+    }
     sim.remove(child, Gone::Into(parent));
-    sim.remove(dq, Gone::Into(grandchild));
+    sim.remove(dq, Gone::Into(grandchildren[0]));
     Some(())
 }
 
-/// DQ → Q of the same parameters vanishes.
+/// DQ → Q of the same parameters vanishes, unless several operators read the result.
 pub(super) fn clean_up(sim: &mut Sim) -> bool {
     let mut changed = false;
     for op in sim.order() {
@@ -86,6 +97,9 @@ fn drop_pair(sim: &mut Sim, dq: OpId) -> Option<()> {
             return Some(());
         }
     } else {
+        if sim.g.uses(y).len() != 1 {
+            return None;
+        }
         sim.replace(y, x);
     }
     let gone = by.map_or(Gone::Folded, |(p, _)| Gone::Into(p));
