@@ -93,6 +93,7 @@ const TAILOR: &[&dyn Pass] = &[
     &infer_types::InferTypes,
     &tailor::scale_in_blocks::ScaleInBlocks,
     &tailor::hold_quantizers::HoldQuantizers,
+    &tailor::enter_layout::EnterLayout,
     // Last, as it changes shapes.
     &infer_types::InferTypes,
     &tailor::align_channels::AlignChannels,

@@ -5,6 +5,7 @@
 
 pub(crate) mod align_channels;
 pub(crate) mod avoid_denormals;
+pub(crate) mod enter_layout;
 pub(crate) mod expand_hard_swish;
 pub(crate) mod fuse_gelu_tanh;
 pub(crate) mod hold_quantizers;

@@ -50,6 +50,11 @@ pub(super) const RULES: &[Rule] = rules! {
         "y = Dropout (x, ratio?, training!?)"
         => "y = x", drop_dropout;
 
+    /// A convolution of each channel by one: what `hold-quantizers` and `enter-layout` put into models of ONNX Runtime.
+    "drop-convolution-by-one":
+        "y = Conv (x, w!)"
+        => "y = x", drop_convolution_by_one;
+
     /// Identity.
     "drop-identity":
         "y = Identity (x)"
@@ -126,6 +131,22 @@ fn drop_dropout(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     drop(rw)
 }
 
+fn drop_convolution_by_one(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let (weight, op) = (rw.konst("w")?, rw.op("y"));
+    let each = weight.dims().first().copied() == op.int("group").and_then(|n| usize::try_from(n).ok());
+    if weight.dims().get(1..).is_none_or(|rest| rest.iter().any(|n| *n != 1)) || !each {
+        return Err("its kernel is larger than one tap of each channel".into());
+    }
+    let moves = |name: &str, still: i64| op.ints(name).is_some_and(|list| list.iter().any(|n| *n != still));
+    if moves("strides", 1) || moves("pads", 0) {
+        return Err("it is strided or padded".into());
+    }
+    if weight.to_f64s().iter().any(|w| *w != 1.0) {
+        return Err("its weight is not one everywhere".into());
+    }
+    drop(rw)
+}
+
 /// True if operand and result are known to have the same shape, up to `open` lengths of which nothing is
 /// known.
 fn same_shape(rw: &Rewrite<'_, '_>, open: usize) -> Result<bool, Miss> {
@@ -151,6 +172,20 @@ mod tests {
              int64[1] big = {{9223372036854775807}}, int64[1] two = {{2}}, int64[4] none = {{0, 0, 0, 0}}, int64[1] minus = {{-1}}, \
              float[2] ones = {{1, 1}}, int64[2] unit = {{1, 1}}> {{ x = Exp (x0) n = {body} y = Neg (n) }}"
         )
+    }
+
+    #[test]
+    fn convolutions_by_one_go() {
+        let model = |weight: &str, attributes: &str| {
+            format!(
+                "<ir_version: 8, opset_import: [\"\" : 15]> m (float[1,2,3,3] x0) => (float[] y) \
+                 <float[2,1,1,1] w = {weight}> {{ x = Exp (x0) n = Conv <{attributes}> (x, w) y = Neg (n) }}"
+            )
+        };
+        let rule = "drop-convolution-by-one";
+        assert_eq!(fires(rule, &model("{1, 1}", "group = 2, strides = [1, 1]")), "Exp Neg");
+        assert!(misses(rule, &model("{1, 0.5}", "group = 2")).contains("not one"));
+        assert!(misses(rule, &model("{1, 1}", "group = 2, strides = [2, 2]")).contains("strided"));
     }
 
     #[test]

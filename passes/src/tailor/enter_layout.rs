@@ -1,0 +1,179 @@
+//! `enter-layout`: a value that is quantized between float and a chain of residual sums goes through a convolution by one.
+//!
+//! ```text
+//! q = QuantizeLinear (x)   a = Conv (DQ q)   s = Add (DQ a, DQ q)   b = Conv (DQ s)   …
+//!
+//! p = QuantizeLinear (x)   q = Conv <group = C> (DQ p, 64 · 1/64)   a = Conv (DQ q)   s = Add (DQ a, DQ q)   …
+//! ```
+//!
+//! Integer convolutions work on channels that lie side by side, and ONNX Runtime transposes before and behind them
+//! (`nhwc_transformer.cc`). A sum of two such results stays in that layout; but one operand from outside keeps the sum out
+//! of it, and with it each sum behind that has it for an operand: two transpositions for each block of a residual network
+//! whose first convolution is faster in float. The result of a convolution is in the layout. The product with 64 and the
+//! scale 1/64 are exact, and so is the rounding to the same scale.
+
+use super::layouts::channels;
+use super::{float_kernels, quantizes_with_one_scale};
+use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId};
+
+/// The pass.
+pub(crate) struct EnterLayout;
+
+/// Channels for which the kernel of single channels reads them as they lie.
+const REGISTER: usize = 16;
+
+impl Pass for EnterLayout {
+    fn name(&self) -> &'static str {
+        "enter-layout"
+    }
+
+    fn needs(&self) -> Phase {
+        Phase::Typed
+    }
+
+    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
+        if float_kernels(cx)?.is_none() {
+            return Ok(Changed::No);
+        }
+        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
+        let mut changed = false;
+        for op in order {
+            let g = model.main_mut();
+            let Some(x) = g.operand(op, 0).filter(|_| quantizes_with_one_scale(g, op)) else { continue };
+            let outside = maker(g, x).is_none_or(|p| !reads_integers(g, p));
+            let wide = channels(&cx.facts, x).filter(|c| c % REGISTER == 0);
+            if let Some(c) = wide.filter(|_| outside && begins_residuals(g, op)) {
+                enter(g, op, c);
+                changed = true;
+            }
+        }
+        Ok(changed.into())
+    }
+}
+
+fn maker(g: &Graph, v: ValueId) -> Option<OpId> {
+    g.producer(v).map(|(op, _)| op)
+}
+
+/// True if some operand of an operator is dequantized, or the operator only clamps the result of one of which that holds.
+fn reads_integers(g: &Graph, op: OpId) -> bool {
+    let clamps = ["Relu", "Clip"].iter().any(|t| g.op(op).is(t));
+    let of = |v: ValueId| {
+        maker(g, v).is_some_and(|p| g.op(p).is("DequantizeLinear") || clamps && reads_integers(g, p))
+    };
+    g.operands(op).first().copied().flatten().is_some_and(of)
+}
+
+/// The operators that read a quantized value behind its DequantizeLinear, each with the slot.
+fn readers(g: &Graph, quantizer: OpId) -> Vec<(OpId, u32)> {
+    let Some(q) = g.result(quantizer, 0) else { return Vec::new() };
+    let dequantized = g.uses(q).into_iter().filter(|u| g.op(u.op).is("DequantizeLinear"));
+    let values = dequantized.filter_map(|u| g.result(u.op, 0));
+    values.flat_map(|v| g.uses(v)).filter(|u| !u.capture).map(|u| (u.op, u.slot)).collect()
+}
+
+/// The quantizer of the result of an operator in integers, behind what it absorbs.
+fn quantizer_behind(g: &Graph, op: OpId) -> Option<OpId> {
+    let next = g.only_use(g.result(op, 0)?)?.op;
+    match g.op(next).op_type.as_str() {
+        "QuantizeLinear" => Some(next),
+        "Relu" | "Clip" => quantizer_behind(g, next),
+        _ => None,
+    }
+}
+
+/// True if a quantized value is added to the result of an integer convolution, and a convolution reads the sum.
+fn begins_residuals(g: &Graph, quantizer: OpId) -> bool {
+    let convolves = |q: OpId| readers(g, q).iter().any(|(op, slot)| *slot == 0 && g.op(*op).is("Conv"));
+    readers(g, quantizer).into_iter().filter(|(op, _)| g.op(*op).is("Add")).any(|(add, slot)| {
+        let other = g.operand(add, 1 - slot.min(1)).and_then(|v| maker(g, v));
+        let quantized = other.filter(|d| g.op(*d).is("DequantizeLinear")).and_then(|d| g.operand(d, 0));
+        let real = quantized.and_then(|q| maker(g, q)).and_then(|q| g.operand(q, 0));
+        let made = real.and_then(|v| maker(g, v)).map(|op| unclamped(g, op));
+        let convolved = made.is_some_and(|op| g.op(op).is("Conv") && reads_integers(g, op));
+        convolved && quantizer_behind(g, add).is_some_and(convolves)
+    })
+}
+
+/// What stands before a Relu or Clip.
+fn unclamped(g: &Graph, op: OpId) -> OpId {
+    let clamps = ["Relu", "Clip"].iter().any(|t| g.op(op).is(t));
+    let before = g.operand(op, 0).filter(|_| clamps).and_then(|v| maker(g, v));
+    before.map_or(op, |p| unclamped(g, p))
+}
+
+fn enter(g: &mut Graph, quantizer: OpId, channels: usize) {
+    let Some(q) = g.result(quantizer, 0) else { return };
+    let name = g.value(q).name().to_owned();
+    let origin = format!("enter-layout({})", g.label(quantizer));
+    let spec = |op_type: &str| OpSpec::new(op_type).near(quantizer).origin(origin.clone());
+    let parameters: Vec<Option<ValueId>> = g.operands(quantizer).into_iter().skip(1).collect();
+    let attributes = g.op(quantizer).clone();
+    let with = |v: ValueId| [vec![Some(v)], parameters.clone()].concat();
+    g.set_result(quantizer, 0, None);
+    let entering = g.add_value(&format!("{name}_entering"), g.ty(q).cloned());
+    g.set_result(quantizer, 0, Some(entering));
+    let real = g.emit(spec("DequantizeLinear").operands(with(entering)), &format!("{name}_entered"), None);
+    let codes = Tensor::raw(DType::Int8, &[channels, 1, 1, 1], vec![64u8; channels].into());
+    let codes =
+        g.add_const(&format!("{name}_sixty_four"), codes.expect("invariant: a byte for each element"));
+    let scale = g.add_const(&format!("{name}_one_64th"), Tensor::scalar_f32(1.0 / 64.0));
+    let zero = Tensor::raw(DType::Int8, &[], vec![0u8].into()).expect("invariant: one byte");
+    let zero = g.add_const(&format!("{name}_zero"), zero);
+    let ones = g.emit(spec("DequantizeLinear").operands([codes, scale, zero]), &format!("{name}_ones"), None);
+    let conv = spec("Conv").attr("group", channels as i64).attr("kernel_shape", vec![1, 1]);
+    let same = g.emit(conv.operands([real, ones]), &format!("{name}_same"), None);
+    let again = OpSpec::from_op(attributes).name("").operands(with(same)).near(quantizer).origin(origin);
+    let again = g.add_op(again);
+    g.set_result(again, 0, Some(q));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::fuse::testing::{ops, outputs, parse};
+    use crate::infer_types::InferTypes;
+
+    fn run(channels: usize, behind: &str) -> String {
+        let before = parse(&format!(
+            "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,{channels},6,6] i) => (float[N,M,H,W] y) \
+             <float s = {{0.02}}, uint8 z = {{110}}, float[{channels},{channels},1,1] w = [\"location\": \"gen:randn\"], \
+              float ws = {{0.01}}, int8 wz = {{0}}> {{ x = Sigmoid (i) \
+              q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) v = QuantizeLinear (w, ws, wz) \
+              u = DequantizeLinear (v, ws, wz) c = Conv (d, u) r = Relu (c) a = QuantizeLinear (r, s, z) \
+              e = DequantizeLinear (a, s, z) {behind} }}"
+        ));
+        let mut after = before.clone();
+        let config = Config::new("cpu-vnni");
+        let mut cx = PassCx::new(&config);
+        InferTypes.run(&mut after, &mut cx).unwrap();
+        EnterLayout.run(&mut after, &mut cx).unwrap();
+        assert_eq!(outputs(&before), outputs(&after), "the same to the bit");
+        ops(&after)
+    }
+
+    const SUM: &str = "t = Add (e, d) b = QuantizeLinear (t, s, z) f = DequantizeLinear (b, s, z)";
+
+    #[test]
+    fn what_residual_sums_begin_with_is_convolved_by_one() {
+        let made = run(16, &format!("{SUM} y = Conv (f, u)"));
+        let entered = "QuantizeLinear DequantizeLinear DequantizeLinear Conv QuantizeLinear DequantizeLinear";
+        assert!(made.starts_with(&format!("Sigmoid {entered}")), "{made}");
+    }
+
+    #[test]
+    fn other_sums_and_numbers_of_channels_stay() {
+        assert!(
+            !run(12, &format!("{SUM} y = Conv (f, u)")).contains("DequantizeLinear DequantizeLinear Conv Q")
+        );
+        let to_float = run(16, &format!("{SUM} y = Tanh (f)"));
+        assert!(
+            !to_float.starts_with("Sigmoid QuantizeLinear DequantizeLinear DequantizeLinear"),
+            "{to_float}"
+        );
+        let no_sum = run(16, "t = Tanh (d) g = Conv (e, u) y = Add (g, t)");
+        assert!(!no_sum.starts_with("Sigmoid QuantizeLinear DequantizeLinear DequantizeLinear"), "{no_sum}");
+    }
+}
