@@ -23,6 +23,10 @@ pub(crate) struct EnterLayout;
 /// Channels for which the kernel of single channels reads them as they lie.
 const REGISTER: usize = 16;
 
+/// Sums in a row from which on it pays: each saves two transpositions, which take a quarter of the time of the
+/// convolution. (ONNX Runtime 1.31, 16 channels of 32 × 32 pixels: 3.5 µs and 12 µs.)
+const SUMS: usize = 3;
+
 impl Pass for EnterLayout {
     fn name(&self) -> &'static str {
         "enter-layout"
@@ -83,17 +87,28 @@ fn quantizer_behind(g: &Graph, op: OpId) -> Option<OpId> {
     }
 }
 
-/// True if a quantized value is added to the result of an integer convolution, and a convolution reads the sum.
+/// True if a quantized value is added to the result of an integer convolution, the sum to that of another, and so on for
+/// [`SUMS`] sums, which convolutions read.
 fn begins_residuals(g: &Graph, quantizer: OpId) -> bool {
-    let convolves = |q: OpId| readers(g, q).iter().any(|(op, slot)| *slot == 0 && g.op(*op).is("Conv"));
-    readers(g, quantizer).into_iter().filter(|(op, _)| g.op(*op).is("Add")).any(|(add, slot)| {
-        let other = g.operand(add, 1 - slot.min(1)).and_then(|v| maker(g, v));
-        let quantized = other.filter(|d| g.op(*d).is("DequantizeLinear")).and_then(|d| g.operand(d, 0));
-        let real = quantized.and_then(|q| maker(g, q)).and_then(|q| g.operand(q, 0));
-        let made = real.and_then(|v| maker(g, v)).map(|op| unclamped(g, op));
-        let convolved = made.is_some_and(|op| g.op(op).is("Conv") && reads_integers(g, op));
-        convolved && quantizer_behind(g, add).is_some_and(convolves)
-    })
+    let mut at = quantizer;
+    for _ in 0..SUMS {
+        let mut sums = readers(g, at).into_iter().filter(|(op, _)| g.op(*op).is("Add"));
+        let Some(next) = sums.find_map(|(add, slot)| residual_sum(g, add, slot)) else { return false };
+        at = next;
+    }
+    true
+}
+
+/// The quantizer of a sum with the result of an integer convolution, which a convolution reads.
+fn residual_sum(g: &Graph, add: OpId, slot: u32) -> Option<OpId> {
+    let dequantizer =
+        maker(g, g.operand(add, 1 - slot.min(1))?).filter(|d| g.op(*d).is("DequantizeLinear"))?;
+    let real = g.operand(maker(g, g.operand(dequantizer, 0)?)?, 0)?;
+    let made = unclamped(g, maker(g, real)?);
+    let sum = quantizer_behind(g, add)?;
+    let convolved = g.op(made).is("Conv") && reads_integers(g, made);
+    let convolves = readers(g, sum).iter().any(|(op, slot)| *slot == 0 && g.op(*op).is("Conv"));
+    (convolved && convolves).then_some(sum)
 }
 
 /// What stands before a Relu or Clip.
@@ -154,26 +169,35 @@ mod tests {
         ops(&after)
     }
 
-    const SUM: &str = "t = Add (e, d) b = QuantizeLinear (t, s, z) f = DequantizeLinear (b, s, z)";
+    /// Sums of the value before with the convolution of it, so many, and a convolution behind.
+    fn sums(n: usize) -> String {
+        let mut text = String::new();
+        let (mut before, mut convolved) = ("d".to_owned(), "e".to_owned());
+        for i in 0..n {
+            text += &format!(
+                "t{i} = Add ({convolved}, {before}) b{i} = QuantizeLinear (t{i}, s, z) \
+                 f{i} = DequantizeLinear (b{i}, s, z) c{i} = Conv (f{i}, u) a{i} = QuantizeLinear (c{i}, s, z) \
+                 e{i} = DequantizeLinear (a{i}, s, z) "
+            );
+            (before, convolved) = (format!("f{i}"), format!("e{i}"));
+        }
+        text + &format!("y = Tanh ({convolved})")
+    }
+
+    const ENTERED: &str = "Sigmoid QuantizeLinear DequantizeLinear DequantizeLinear Conv";
 
     #[test]
     fn what_residual_sums_begin_with_is_convolved_by_one() {
-        let made = run(16, &format!("{SUM} y = Conv (f, u)"));
-        let entered = "QuantizeLinear DequantizeLinear DequantizeLinear Conv QuantizeLinear DequantizeLinear";
-        assert!(made.starts_with(&format!("Sigmoid {entered}")), "{made}");
+        let made = run(16, &sums(3));
+        assert!(made.starts_with(ENTERED), "{made}");
     }
 
     #[test]
     fn other_sums_and_numbers_of_channels_stay() {
-        assert!(
-            !run(12, &format!("{SUM} y = Conv (f, u)")).contains("DequantizeLinear DequantizeLinear Conv Q")
-        );
-        let to_float = run(16, &format!("{SUM} y = Tanh (f)"));
-        assert!(
-            !to_float.starts_with("Sigmoid QuantizeLinear DequantizeLinear DequantizeLinear"),
-            "{to_float}"
-        );
-        let no_sum = run(16, "t = Tanh (d) g = Conv (e, u) y = Add (g, t)");
-        assert!(!no_sum.starts_with("Sigmoid QuantizeLinear DequantizeLinear DequantizeLinear"), "{no_sum}");
+        let no_sum = "t = Tanh (d) g = Conv (e, u) y = Add (g, t)".to_owned();
+        for (channels, behind) in [(12, sums(3)), (16, sums(2)), (16, no_sum)] {
+            let made = run(channels, &behind);
+            assert!(!made.starts_with(ENTERED), "{made}");
+        }
     }
 }
