@@ -110,6 +110,15 @@ impl Target for Cpu {
         Format { dtype: DType::Int8, grid: Grid::I8_SYMMETRIC }
     }
 
+    fn bound_operands(&self, site: &Site<'_>) -> Vec<u32> {
+        // The runtime moves a DequantizeLinear down through these (`qdq_propagation.cc`): behind integers they move
+        // integers, whatever is written.
+        match site.op.op_type.as_str() {
+            "Reshape" | "Transpose" => vec![0],
+            _ => Vec::new(),
+        }
+    }
+
     fn bound_to_operands(&self, site: &Site<'_>) -> Vec<u32> {
         // Behind a QuantizeLinear a pool is not moved to the layout of integer convolutions, and its kernel for the other
         // is up to ten times slower than the float one.

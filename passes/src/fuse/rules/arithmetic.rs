@@ -20,6 +20,11 @@ pub(super) const RULES: &[Rule] = rules! {
         "m = Add|Sub (x, a!); y = Add|Sub (m, b!)"
         => "y = Add (x, k')", merge_shifts;
 
+    /// A Sum of two is an Add, for which runtimes have integer kernels.
+    "sum-to-add":
+        "y = Sum (a, b)"
+        => "y = Add (a, b)", sum_to_add;
+
     /// `x / 2ⁿ = x · 2⁻ⁿ`, exactly. Runtimes multiply in integers, but do not divide.
     "divide-by-power-of-two":
         "y = Div (x, k!)"
@@ -37,6 +42,12 @@ fn drop_neutral_arithmetic(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     }
     rw.expect_no_growth("x", "k")?;
     rw.replace_root_by(rw.v("x"))
+}
+
+fn sum_to_add(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let (operands, name) = ([rw.v("a"), rw.v("b")], rw.op("y").name.clone());
+    rw.replace_root(OpSpec::new("Add").name(name).operands(operands));
+    Ok(())
 }
 
 fn merge_scales(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
@@ -116,6 +127,12 @@ mod tests {
         assert_eq!(fires("drop-neutral-arithmetic", &model("r = Relu (x) y = Mul (r, one)")), "Relu");
         let why = misses("drop-neutral-arithmetic", &model("y = Mul (x, one)"));
         assert!(why.contains("output"), "{why}");
+    }
+
+    #[test]
+    fn sums_of_two_are_additions() {
+        assert_eq!(fires("sum-to-add", &model("r = Relu (x) y = Sum (r, ones)")), "Relu Add");
+        misses("sum-to-add", &model("r = Relu (x) y = Sum (r, x, ones)"));
     }
 
     #[test]
