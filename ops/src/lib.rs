@@ -32,7 +32,7 @@ mod window;
 pub mod kernel;
 
 pub use fact::{Fact, InferCx, InferError};
-pub use row::{Class, Eval, EvalCx, EvalError, Infer, Out, Port, Row, WeightAxis};
+pub use row::{Class, Eval, EvalCx, EvalError, Infer, MICROSOFT, Out, Port, Row, WeightAxis};
 
 /// The row of an operator, or `None` if there is none.
 pub fn row(domain: &str, op_type: &str) -> Option<&'static Row> {

@@ -3,6 +3,9 @@
 use crate::fact::{Fact, InferCx, InferError};
 use squint_ir::{Op, Tensor};
 
+/// The domain of ONNX Runtime's own operators.
+pub const MICROSOFT: &str = "com.microsoft";
+
 /// What a compiler needs to know of one operator.
 #[derive(Clone, Copy)]
 pub struct Row {
@@ -124,7 +127,7 @@ impl Row {
 
     /// The row, in the domain `com.microsoft` of ONNX Runtime's own operators.
     pub(crate) const fn microsoft(self) -> Row {
-        Row { domain: "com.microsoft", ..self }
+        Row { domain: MICROSOFT, ..self }
     }
 
     /// The row with other ports.

@@ -34,7 +34,7 @@ impl Pass for DequantizeRecurrent {
         let mut changed = false;
         for op in model.main().topo().map_err(|c| PassError::Model(c.to_string()))? {
             let node = model.main().op(op);
-            if node.op_type == "DynamicQuantizeLSTM" && node.domain == "com.microsoft" {
+            if node.op_type == "DynamicQuantizeLSTM" && node.domain == squint_ops::MICROSOFT {
                 changed |= rewrite(model.main_mut(), op);
             }
         }

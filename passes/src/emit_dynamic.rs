@@ -16,12 +16,10 @@
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::plan::{DynamicPlan, OpPlan, QuantPlan, WeightPlan, rows};
 use squint_ir::{DType, Graph, Model, OpId, OpSpec, Shape, Tensor, Type, ValueId, ValueTable};
+use squint_ops::MICROSOFT;
 
 /// The pass.
 pub(crate) struct EmitDynamic;
-
-/// The domain of ONNX Runtime's own operators.
-const MICROSOFT: &str = "com.microsoft";
 
 impl Pass for EmitDynamic {
     fn name(&self) -> &'static str {

@@ -7,6 +7,7 @@
 //! where `t' = Relu(t + b)`: embeddings of few symbols, whose activation exporters leave behind the lookup. It holds for
 //! functions of single elements, with constants that are the same for all rows, and between lookups by the same indices.
 
+use crate::elementwise::takes_rows;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use rustc_hash::FxHashMap;
 use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId};
@@ -104,8 +105,7 @@ fn function(model: &Model, op: OpId, tables: &FxHashMap<ValueId, Lookup>) -> Opt
     let known = row(&node.domain, &node.op_type)?;
     let by_element = matches!(known.class, Class::Clamp | Class::Unary | Class::Bounded | Class::Binary)
         || ["Sub", "Div", "Pow", "Sqrt", "Erf", "Max", "Min"].iter().any(|t| node.is(t));
-    let along_rows = ["Softmax", "LogSoftmax", "Hardmax"].iter().any(|t| node.is(t));
-    if !by_element || along_rows || !node.is_onnx() || g.results(op).len() != 1 {
+    if !by_element || takes_rows(node) || !node.is_onnx() || g.results(op).len() != 1 {
         return None;
     }
     let operands = g.operands(op);

@@ -72,7 +72,7 @@ impl Pass for FreezeQuantizers {
 fn is_quantizer(g: &Graph, op: OpId, op_type: &str) -> bool {
     let node = g.op(op);
     node.op_type == op_type
-        && (node.is_onnx() || node.domain == "com.microsoft")
+        && (node.is_onnx() || node.domain == squint_ops::MICROSOFT)
         && node.int("block_size").unwrap_or(0) == 0
 }
 

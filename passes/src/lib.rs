@@ -14,6 +14,7 @@ mod compute_in_half;
 pub mod config;
 mod dequantize_constants;
 mod dequantize_recurrent;
+mod elementwise;
 mod eliminate_dead_code;
 mod emit_dynamic;
 mod emit_fake_quant;

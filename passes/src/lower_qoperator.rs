@@ -24,6 +24,7 @@ use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::plan::OpPlan;
 use site::Site;
 use squint_ir::{Model, OpId};
+use squint_ops::MICROSOFT;
 
 /// The pass.
 pub(crate) struct LowerQoperator;
@@ -49,9 +50,6 @@ const fn lower(op_type: &'static str, rewrite: fn(&mut Site<'_>) -> Result<(), M
 }
 
 const FAMILIES: &[&[Lower]] = &[contraction::TABLE, elementwise::TABLE];
-
-/// ONNX Runtime's own domain.
-const MICROSOFT: &str = "com.microsoft";
 
 impl Pass for LowerQoperator {
     fn name(&self) -> &'static str {

@@ -80,23 +80,23 @@ const QUANTIZE: &[&dyn Pass] = &[
 /// What is left in float, as the target's float kernels want it.
 const TAILOR: &[&dyn Pass] = &[
     &infer_types::InferTypes,
-    &tailor::avoid_denormals::AvoidDenormals,
-    &tailor::expand_hard_swish::ExpandHardSwish,
-    &tailor::fuse_gelu_tanh::FuseGeluTanh,
+    &tailor::avoid_denormals::PASS,
+    &tailor::expand_hard_swish::PASS,
+    &tailor::fuse_gelu_tanh::PASS,
     &eliminate_dead_code::EliminateDeadCode,
     &infer_types::InferTypes,
-    &tailor::move_softmax_axis::MoveSoftmaxAxis,
+    &tailor::move_softmax_axis::PASS,
     // Pictures are what the next passes know.
-    &tailor::lift_convolutions::LiftConvolutions,
+    &tailor::lift_convolutions::PASS,
     &infer_types::InferTypes,
-    &tailor::pack_narrow_convolutions::PackNarrowConvolutions,
+    &tailor::pack_narrow_convolutions::PASS,
     &infer_types::InferTypes,
-    &tailor::scale_in_blocks::ScaleInBlocks,
-    &tailor::hold_quantizers::HoldQuantizers,
-    &tailor::enter_layout::EnterLayout,
+    &tailor::scale_in_blocks::PASS,
+    &tailor::hold_quantizers::PASS,
+    &tailor::enter_layout::PASS,
     // Last, as it changes shapes.
     &infer_types::InferTypes,
-    &tailor::align_channels::AlignChannels,
+    &tailor::align_channels::PASS,
     &eliminate_dead_code::EliminateDeadCode,
 ];
 

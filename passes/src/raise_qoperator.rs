@@ -33,6 +33,7 @@ use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::raise_opset;
 use site::Site;
 use squint_ir::{GraphId, Model, Op};
+use squint_ops::MICROSOFT;
 
 /// The pass.
 pub(crate) struct RaiseQoperator;
@@ -55,8 +56,6 @@ struct Raise {
 }
 
 const ONNX: &str = "";
-const MICROSOFT: &str = "com.microsoft";
-
 const fn raise(
     domain: &'static str,
     op_type: &'static str,

@@ -39,17 +39,14 @@ impl Pass for RuleOutBranches {
         let mut changed = false;
         // In the order of execution: what is decided narrows what comes behind.
         for op in order.into_iter().filter(open).take(MAX_TRIED).collect::<Vec<_>>() {
-            let impossible = [false, true].map(|condition| contradicts(model, op, condition));
-            let [false_is, true_is] = impossible;
-            let (false_is, true_is) = (false_is?, true_is?);
+            let (never_false, never_true) = (contradicts(model, op, false)?, contradicts(model, op, true)?);
             // Both: the model cannot run, or inference is wrong about it.
-            if false_is == true_is {
+            if never_false == never_true {
                 continue;
             }
-            let taken = false_is;
             let g = model.main_mut();
             let condition =
-                g.add_const(&format!("{}_decided", g.label(op)), Tensor::from_bool(&[], &[taken]));
+                g.add_const(&format!("{}_decided", g.label(op)), Tensor::from_bool(&[], &[never_false]));
             g.set_operand(op, 0, Some(condition));
             changed = true;
         }

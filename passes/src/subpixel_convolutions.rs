@@ -18,8 +18,8 @@
 //!
 //! It runs after the float graph is final, so that what could be folded into the weights has been.
 
+use crate::elementwise::replace_with_elementwise;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use crate::tailor::replace_with_elementwise;
 use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor};
 
 /// The pass.

@@ -1,5 +1,7 @@
 //! What the float kernels of a runtime prefer among graphs that compute the same.
 
+use squint_ir::Op;
+
 /// Preferences of float kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FloatKernels {
@@ -44,10 +46,10 @@ impl FloatKernels {
         let alone = window.picoseconds(1, block);
         let (best, f) = [2, 4, 8, MOST_NEIGHBOURS]
             .into_iter()
-            .map(|f| (window.picoseconds(f, block) + window.pixels * window.outputs * MOVE + CALLS, f))
+            .map(|f| (window.picoseconds(f, block).saturating_add(window.moving()), f))
             .min()?;
         // What is estimated this roughly should win clearly.
-        (best * 6 < alone * 5).then_some(f)
+        (best.saturating_mul(6) < alone.saturating_mul(5)).then_some(f)
     }
 }
 
@@ -58,9 +60,31 @@ const MOVE: u64 = 1500;
 const CALLS: u64 = 10_000_000;
 
 impl Window {
+    /// That of a convolution along an axis of the picture (0 for rows, 1 for columns), with a weight of these dimensions and
+    /// so many pixels in its result. `None` if it is no convolution of pictures, or dilated along the axis.
+    pub fn along(axis: usize, op: &Op, weight: &[usize], pixels: u64) -> Option<Window> {
+        let [outputs, inputs, high, wide] = *weight else { return None };
+        let of = |name: &str| op.ints(name).filter(|list| list.len() == 2).map_or(1, |list| list[axis]);
+        let stride = of("strides");
+        let kernel = [high as u64, wide as u64];
+        (of("dilations") == 1 && (1..1 << 20).contains(&stride)).then_some(Window {
+            inputs: inputs as u64,
+            outputs: outputs as u64,
+            taps: kernel[axis],
+            others: kernel[1 - axis],
+            stride: stride as u64,
+            pixels,
+        })
+    }
+
     /// Taps of the kernel with `f` neighbours as channels.
     pub(crate) fn taps_of(&self, f: u64) -> u64 {
-        (self.taps + (f - 1) * self.stride) * self.others
+        (self.taps + (f - 1) * self.stride).saturating_mul(self.others)
+    }
+
+    /// Time of putting its result into place.
+    fn moving(&self) -> u64 {
+        self.pixels.saturating_mul(self.outputs).saturating_mul(MOVE).saturating_add(CALLS)
     }
 
     /// Time of the convolution with `f` neighbours as channels. The kernel works on up to four blocks of output channels
@@ -68,8 +92,9 @@ impl Window {
     /// multiply–accumulate with one block, 18 with two, 15 with four, on kernels of 3 × 39, 5 × 5, 7 × 3 and 1 × 256 taps.)
     fn picoseconds(&self, f: u64, block: u64) -> u64 {
         let blocks = (f * self.outputs).div_ceil(block);
-        let lanes = self.inputs * self.taps_of(f) * blocks * block * self.pixels.div_ceil(f);
-        lanes * 10 + lanes * 14 / blocks.min(4)
+        let factors = [self.inputs, self.taps_of(f), blocks * block, self.pixels.div_ceil(f)];
+        let lanes = factors.into_iter().fold(1, u64::saturating_mul);
+        lanes.saturating_mul(10).saturating_add(lanes.saturating_mul(14) / blocks.min(4))
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) fn grid(g: &Graph, op: OpId) -> Option<(DType, QuantParams)> {
     let node = g.op(op);
     let quantizes = node.op_type == "QuantizeLinear";
     if !(quantizes || node.op_type == "DequantizeLinear")
-        || !(node.is_onnx() || node.domain == "com.microsoft")
+        || !(node.is_onnx() || node.domain == squint_ops::MICROSOFT)
     {
         return None;
     }

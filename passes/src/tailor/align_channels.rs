@@ -13,38 +13,29 @@
 //! channels, which the weights behind multiply by zero, it does not.
 
 use super::layouts::{Layout, Role, Sets, Solver, by_channel, channels};
-use super::{float_kernels, konst};
+use super::{Tailoring, is_dequantized, konst};
 use crate::infer_types::infer_concrete;
-use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use crate::pass::{PassCx, PassError};
 use squint_ir::{Graph, Model, OpId, Tensor, ValueId, ValueTable};
 use squint_ops::Fact;
+use squint_targets::FloatKernels;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The pass.
-pub(crate) struct AlignChannels;
+pub(crate) const PASS: Tailoring = Tailoring { name: "align-channels", rewrite: align };
 
-impl Pass for AlignChannels {
-    fn name(&self) -> &'static str {
-        "align-channels"
+fn align(model: &mut Model, cx: &mut PassCx<'_>, kernels: &FloatKernels) -> Result<bool, PassError> {
+    let Some(block) = kernels.block else { return Ok(false) };
+    let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
+    let concrete = infer_concrete(model, &cx.statistics.dims)?;
+    let layouts = Regions::new(model.main(), &order, &cx.facts).layouts(block, &concrete);
+    for op in order {
+        pad(model.main_mut(), op, &layouts, &cx.facts);
     }
-
-    fn needs(&self) -> Phase {
-        Phase::Typed
+    for v in layouts.keys() {
+        model.main_mut().set_type(*v, None);
     }
-
-    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        let Some(block) = float_kernels(cx)?.and_then(|k| k.block) else { return Ok(Changed::No) };
-        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-        let concrete = infer_concrete(model, &cx.statistics.dims)?;
-        let layouts = Regions::new(model.main(), &order, &cx.facts).layouts(block, &concrete);
-        for op in order {
-            pad(model.main_mut(), op, &layouts, &cx.facts);
-        }
-        for v in layouts.keys() {
-            model.main_mut().set_type(*v, None);
-        }
-        Ok((!layouts.is_empty()).into())
-    }
+    Ok(!layouts.is_empty())
 }
 
 /// Picoseconds for taking an element out of blocks, or back. (Measured as [`MAC`], on an AVX-512 Xeon.)
@@ -129,7 +120,8 @@ impl<'a> Regions<'a> {
             // The value whose layout matters to the operator.
             let v = if dense { x } else { y };
             if channels(self.facts, v).is_some() {
-                *gains.entry(self.all.find(v)).or_default() += self.gain(*op, v, dense, block, concrete);
+                let gain = gains.entry(self.all.find(v)).or_default();
+                *gain = gain.saturating_add(self.gain(*op, v, dense, block, concrete));
             }
         }
         let mut layouts = BTreeMap::new();
@@ -159,39 +151,35 @@ impl<'a> Regions<'a> {
         let Some(n) = channels(self.facts, v) else { return 0 };
         let elements = length(v).unwrap_or(0);
         let missing = (n.next_multiple_of(block) - n) as i64;
-        let padding = elements / n.max(1) as i64 * missing;
+        let padding = (elements / n.max(1) as i64).saturating_mul(missing);
         if padding == 0 {
             return 0;
         }
-        ELEMENT
-            * match self.g.op(op).op_type.as_str() {
-                _ if dense => {
-                    // Images are read without blocks; other values would be taken out of them.
-                    let blocked =
-                        self.g.producer(v).is_some_and(|(p, _)| !self.g.op(p).is("DequantizeLinear"));
-                    if n >= block || !blocked {
-                        return 0;
-                    }
-                    // With less than a block it computes just these channels, otherwise all.
-                    let taps = self
-                        .g
-                        .operand(op, 1)
-                        .and_then(|w| konst(self.g, w))
-                        .map_or(0, |w| w.dims()[2] * w.dims()[3]);
-                    let result = self.g.result(op, 0).and_then(length).unwrap_or(0);
-                    return elements * ELEMENT - missing * taps as i64 * result * MAC;
-                }
-                "Conv" | "Relu" | "Sigmoid" | "Tanh" | "HardSigmoid" | "HardSwish" => 0,
-                // One that a convolution swallows.
-                "Clip" if self.behind_convolution(op) => 0,
-                "MaxPool" | "AveragePool" | "GlobalAveragePool" | "GlobalMaxPool" => {
-                    self.g.operand(op, 0).and_then(length).unwrap_or(0)
-                }
-                "Concat" => elements,
-                "Add" | "Mul" | "Sum" if self.operands_alike(op, concrete) => elements,
-                "Resize" => 0,
-                _ => -padding,
+        if dense {
+            // Images are read without blocks; other values would be taken out of them. With less than a block a convolution
+            // computes just these channels, otherwise all.
+            let blocked = self.g.producer(v).is_some() && !is_dequantized(self.g, v);
+            if n >= block || !blocked {
+                return 0;
             }
+            let weight = self.g.operand(op, 1).and_then(|w| konst(self.g, w));
+            let taps = weight.map_or(0, |w| w.dims()[2] * w.dims()[3]) as i64;
+            let result = self.g.result(op, 0).and_then(length).unwrap_or(0);
+            let longer = missing.saturating_mul(taps).saturating_mul(result).saturating_mul(MAC);
+            return elements.saturating_mul(ELEMENT).saturating_sub(longer);
+        }
+        let kept = match self.g.op(op).op_type.as_str() {
+            "Conv" | "Relu" | "Sigmoid" | "Tanh" | "HardSigmoid" | "HardSwish" | "Resize" => 0,
+            // One that a convolution swallows.
+            "Clip" if self.behind_convolution(op) => 0,
+            "MaxPool" | "AveragePool" | "GlobalAveragePool" | "GlobalMaxPool" => {
+                self.g.operand(op, 0).and_then(length).unwrap_or(0)
+            }
+            "Concat" => elements,
+            "Add" | "Mul" | "Sum" if self.operands_alike(op, concrete) => elements,
+            _ => -padding,
+        };
+        kept.saturating_mul(ELEMENT)
     }
 
     fn behind_convolution(&self, op: OpId) -> bool {
@@ -298,6 +286,7 @@ mod tests {
     use crate::config::Config;
     use crate::fuse::testing::{outputs, parse};
     use crate::infer_types::InferTypes;
+    use crate::pass::Pass;
 
     /// Runs the pass, checks outputs, and says how many channels each convolution makes.
     fn made(target: &str, body: &str) -> Vec<usize> {
@@ -318,7 +307,7 @@ mod tests {
         let config = Config::new(target);
         let mut cx = PassCx::new(&config);
         InferTypes.run(&mut after, &mut cx).unwrap();
-        AlignChannels.run(&mut after, &mut cx).unwrap();
+        PASS.run(&mut after, &mut cx).unwrap();
         InferTypes.run(&mut after, &mut cx).unwrap();
         for ((_, a), (_, b)) in outputs(&before).iter().zip(&outputs(&after)) {
             assert_eq!(a.dims(), b.dims(), "{body}");

@@ -15,13 +15,14 @@
 //!
 //! Whether there are such elements follows from what calibration saw.
 
-use super::{float_kernels, in_float};
+use super::{Tailoring, in_float, operators};
 use crate::calibration::Sketch;
-use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use crate::pass::{PassCx, PassError};
 use squint_ir::{Graph, Model, OpId, OpSpec, Tensor, ValueId};
+use squint_targets::FloatKernels;
 
 /// The pass.
-pub(crate) struct AvoidDenormals;
+pub(crate) const PASS: Tailoring = Tailoring { name: "avoid-denormals", rewrite: avoid };
 
 /// `exp(−87.4)` is the least normal float32.
 const DENORMAL: f64 = -87.4;
@@ -32,31 +33,17 @@ const NEGLIGIBLE: f32 = 64.0;
 /// From this share of such elements on it pays.
 const SHARE: f64 = 0.02;
 
-impl Pass for AvoidDenormals {
-    fn name(&self) -> &'static str {
-        "avoid-denormals"
-    }
-
-    fn needs(&self) -> Phase {
-        Phase::Typed
-    }
-
-    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        if float_kernels(cx)?.is_none() {
-            return Ok(Changed::No);
+fn avoid(model: &mut Model, cx: &mut PassCx<'_>, _: &FloatKernels) -> Result<bool, PassError> {
+    let opset = model.onnx_opset();
+    let mut changed = false;
+    for op in operators(model, &["Softmax"])? {
+        let Some(x) = in_float(model.main(), op) else { continue };
+        if cx.statistics.sketch(x).is_some_and(|s| share_of_denormals(s) >= SHARE) {
+            limit(model.main_mut(), op, x, opset);
+            changed = true;
         }
-        let opset = model.onnx_opset();
-        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-        let mut changed = false;
-        for op in order.into_iter().filter(|op| model.main().op(*op).is("Softmax")).collect::<Vec<_>>() {
-            let Some(x) = in_float(model.main(), op) else { continue };
-            if cx.statistics.sketch(x).is_some_and(|s| share_of_denormals(s) >= SHARE) {
-                limit(model.main_mut(), op, x, opset);
-                changed = true;
-            }
-        }
-        Ok(changed.into())
     }
+    Ok(changed)
 }
 
 /// The share of elements that is certainly so far below the greatest of all.
@@ -93,6 +80,7 @@ mod tests {
     use crate::config::Config;
     use crate::fuse::testing::{ops, outputs, parse};
     use crate::infer_types::InferTypes;
+    use crate::pass::{Changed, Pass};
 
     fn model(opset: i64) -> Model {
         parse(&format!(
@@ -110,7 +98,7 @@ mod tests {
         let mut sketch = Sketch::new();
         sketch.observe(seen);
         cx.statistics.sketches.insert(model.main().value_named("x").unwrap(), sketch);
-        let changed = AvoidDenormals.run(&mut model, &mut cx).unwrap();
+        let changed = PASS.run(&mut model, &mut cx).unwrap();
         (model, changed)
     }
 

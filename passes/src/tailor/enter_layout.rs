@@ -13,12 +13,14 @@
 //! scale 1/64 are exact, and so is the rounding to the same scale.
 
 use super::layouts::channels;
-use super::{float_kernels, quantizes_with_one_scale};
-use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use super::{Tailoring, convolution_of_each, is_dequantized, operators};
+use crate::elementwise::quantizes_with_one_scale;
+use crate::pass::{PassCx, PassError};
 use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId};
+use squint_targets::FloatKernels;
 
 /// The pass.
-pub(crate) struct EnterLayout;
+pub(crate) const PASS: Tailoring = Tailoring { name: "enter-layout", rewrite: enter_all };
 
 /// Channels for which the kernel of single channels reads them as they lie.
 const REGISTER: usize = 16;
@@ -27,46 +29,29 @@ const REGISTER: usize = 16;
 /// convolution. (ONNX Runtime 1.31, 16 channels of 32 × 32 pixels: 3.5 µs and 12 µs.)
 const SUMS: usize = 3;
 
-impl Pass for EnterLayout {
-    fn name(&self) -> &'static str {
-        "enter-layout"
-    }
-
-    fn needs(&self) -> Phase {
-        Phase::Typed
-    }
-
-    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        if float_kernels(cx)?.is_none() {
-            return Ok(Changed::No);
+fn enter_all(model: &mut Model, cx: &mut PassCx<'_>, _: &FloatKernels) -> Result<bool, PassError> {
+    let mut changed = false;
+    for op in operators(model, &["QuantizeLinear"])? {
+        let g = model.main_mut();
+        let Some(x) = g.operand(op, 0).filter(|_| quantizes_with_one_scale(g, op)) else { continue };
+        let outside = maker(g, x).is_none_or(|p| !reads_integers(g, p));
+        let wide = channels(&cx.facts, x).filter(|c| c % REGISTER == 0);
+        if let Some(c) = wide.filter(|_| outside && begins_residuals(g, op)) {
+            enter(g, op, c);
+            changed = true;
         }
-        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-        let mut changed = false;
-        for op in order {
-            let g = model.main_mut();
-            let Some(x) = g.operand(op, 0).filter(|_| quantizes_with_one_scale(g, op)) else { continue };
-            let outside = maker(g, x).is_none_or(|p| !reads_integers(g, p));
-            let wide = channels(&cx.facts, x).filter(|c| c % REGISTER == 0);
-            if let Some(c) = wide.filter(|_| outside && begins_residuals(g, op)) {
-                enter(g, op, c);
-                changed = true;
-            }
-        }
-        Ok(changed.into())
     }
+    Ok(changed)
 }
 
 fn maker(g: &Graph, v: ValueId) -> Option<OpId> {
     g.producer(v).map(|(op, _)| op)
 }
 
-/// True if some operand of an operator is dequantized, or the operator only clamps the result of one of which that holds.
+/// True if the data of an operator is dequantized, that of one that only clamps before it clamps.
 fn reads_integers(g: &Graph, op: OpId) -> bool {
-    let clamps = ["Relu", "Clip"].iter().any(|t| g.op(op).is(t));
-    let of = |v: ValueId| {
-        maker(g, v).is_some_and(|p| g.op(p).is("DequantizeLinear") || clamps && reads_integers(g, p))
-    };
-    g.operands(op).first().copied().flatten().is_some_and(of)
+    let op = unclamped(g, op);
+    g.op(op).is("DequantizeLinear") || g.operand(op, 0).is_some_and(|x| is_dequantized(g, x))
 }
 
 /// The operators that read a quantized value behind its DequantizeLinear, each with the slot.
@@ -137,7 +122,7 @@ fn enter(g: &mut Graph, quantizer: OpId, channels: usize) {
     let zero = Tensor::raw(DType::Int8, &[], vec![0u8].into()).expect("invariant: one byte");
     let zero = g.add_const(&format!("{name}_zero"), zero);
     let ones = g.emit(spec("DequantizeLinear").operands([codes, scale, zero]), &format!("{name}_ones"), None);
-    let conv = spec("Conv").attr("group", channels as i64).attr("kernel_shape", vec![1, 1]);
+    let conv = convolution_of_each(channels).near(quantizer).origin(origin.clone());
     let same = g.emit(conv.operands([real, ones]), &format!("{name}_same"), None);
     let again = OpSpec::from_op(attributes).name("").operands(with(same)).near(quantizer).origin(origin);
     let again = g.add_op(again);
@@ -150,6 +135,7 @@ mod tests {
     use crate::config::Config;
     use crate::fuse::testing::{ops, outputs, parse};
     use crate::infer_types::InferTypes;
+    use crate::pass::Pass;
 
     fn run(channels: usize, behind: &str) -> String {
         let before = parse(&format!(
@@ -164,7 +150,7 @@ mod tests {
         let config = Config::new("cpu-vnni");
         let mut cx = PassCx::new(&config);
         InferTypes.run(&mut after, &mut cx).unwrap();
-        EnterLayout.run(&mut after, &mut cx).unwrap();
+        PASS.run(&mut after, &mut cx).unwrap();
         assert_eq!(outputs(&before), outputs(&after), "the same to the bit");
         ops(&after)
     }

@@ -11,39 +11,23 @@
 //! one pass over the data less; and ONNX Runtime leaves the layout of convolutions before a Clip (`nchwc_transformer.cc`
 //! knows Relu, Sigmoid, Tanh and, since 1.23, HardSigmoid), which costs two more.
 
-use super::{float_kernels, konst, scalar};
+use super::{Tailoring, factor, is_read_by_convolutions, operators, with_scalar};
 use crate::fuse::limits;
-use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId};
+use crate::pass::{PassCx, PassError};
+use squint_ir::{Graph, Model, OpId, OpSpec, Tensor, ValueId};
+use squint_targets::FloatKernels;
 
 /// The pass.
-pub(crate) struct ExpandHardSwish;
+pub(crate) const PASS: Tailoring = Tailoring { name: "expand-hard-swish", rewrite: expand };
 
-impl Pass for ExpandHardSwish {
-    fn name(&self) -> &'static str {
-        "expand-hard-swish"
-    }
-
-    fn needs(&self) -> Phase {
-        Phase::Typed
-    }
-
-    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        if float_kernels(cx)?.is_none() {
-            return Ok(Changed::No);
+fn expand(model: &mut Model, _: &mut PassCx<'_>, _: &FloatKernels) -> Result<bool, PassError> {
+    let mut changed = false;
+    for op in operators(model, &["Clip"])? {
+        if let Some(found) = HardSwish::of(model.main(), op) {
+            changed |= found.rewrite(model.main_mut());
         }
-        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-        let mut changed = false;
-        for op in order {
-            if !model.main().has_op(op) || !model.main().op(op).is("Clip") {
-                continue;
-            }
-            if let Some(found) = HardSwish::of(model.main(), op) {
-                changed |= found.rewrite(model.main_mut());
-            }
-        }
-        Ok(changed.into())
     }
+    Ok(changed)
 }
 
 /// `product = x·factor·HardSigmoid(x)`.
@@ -95,7 +79,7 @@ impl HardSwish {
         let end = self.scaled.unwrap_or(self.product);
         let Some(result) = g.result(end, 0) else { return false };
         let neutral = (self.factor - 1.0).abs() <= 4.0 * f64::from(f32::EPSILON);
-        let forward = !neutral && can_scale_readers(g, result);
+        let forward = !neutral && is_read_by_convolutions(g, result);
         // Where a constant stands already another does no harm.
         if !neutral && !forward && self.scaled.is_none() {
             return false;
@@ -128,30 +112,9 @@ impl HardSwish {
     }
 }
 
-/// The operand of an operator that is no constant, and the constant.
-fn with_scalar(g: &Graph, op: OpId) -> Option<(ValueId, f64)> {
-    let (a, b) = (g.operand(op, 0)?, g.operand(op, 1)?);
-    let other = |x, k| scalar(g, k).map(|k| (x, f64::from(k)));
-    other(a, b).or_else(|| other(b, a))
-}
-
 /// `k`, if an operator computes `k·v` and nothing else.
 fn scale(g: &Graph, op: OpId, v: ValueId) -> Option<f64> {
-    let (x, k) = with_scalar(g, op)?;
-    let k = match g.op(op).op_type.as_str() {
-        "Mul" => k,
-        "Div" if g.operand(op, 0) == Some(v) => 1.0 / k,
-        _ => return None,
-    };
-    (x == v && g.op(op).is_onnx() && k.is_finite() && k > 0.0).then_some(k)
-}
-
-/// True if all readers of a value are convolutions of it with constant weights.
-fn can_scale_readers(g: &Graph, v: ValueId) -> bool {
-    let weight = |op| konst(g, g.operand(op, 1)?);
-    let uses = g.uses(v);
-    let scalable = |op| g.op(op).is("Conv") && weight(op).is_some_and(|w| w.dtype() == DType::Float);
-    !g.is_output(v) && !uses.is_empty() && uses.iter().all(|u| u.slot == 0 && scalable(u.op))
+    factor(g, op).filter(|(x, k)| *x == v && k.is_finite() && *k > 0.0).map(|(_, k)| k)
 }
 
 fn scale_readers(g: &mut Graph, v: ValueId, factor: f32) {
@@ -170,6 +133,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::fuse::testing::{ops, outputs, parse};
+    use crate::pass::Pass;
 
     fn run(body: &str) -> (Model, Model) {
         let before = parse(&format!(
@@ -179,7 +143,7 @@ mod tests {
         ));
         let mut after = before.clone();
         let config = Config::new("cpu-vnni");
-        ExpandHardSwish.run(&mut after, &mut PassCx::new(&config)).unwrap();
+        PASS.run(&mut after, &mut PassCx::new(&config)).unwrap();
         for ((_, a), (_, b)) in outputs(&before).iter().zip(&outputs(&after)) {
             let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * (1.0 + a.abs());
             assert!(a.f32s().iter().zip(b.f32s().iter()).all(near), "{body}");

@@ -7,51 +7,36 @@
 //! ONNX has the operator since 20 (`Gelu`), ONNX Runtime of its own. The runtime looks for some spellings of it
 //! (`fast_gelu_fusion.cc`); here any is found: what stands under the tanh is read as a polynomial.
 
-use super::{float_kernels, scalar};
-use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use super::{Tailoring, factor, operators, scalar, with_scalar};
+use crate::pass::{PassCx, PassError};
 use squint_ir::{Graph, Model, OpId, OpSpec, ValueId};
+use squint_ops::MICROSOFT;
+use squint_targets::FloatKernels;
 
 /// The pass.
-pub(crate) struct FuseGeluTanh;
+pub(crate) const PASS: Tailoring = Tailoring { name: "fuse-gelu-tanh", rewrite: fuse };
 
-/// Domain of ONNX Runtime's own operators.
-const MICROSOFT: &str = "com.microsoft";
-
-impl Pass for FuseGeluTanh {
-    fn name(&self) -> &'static str {
-        "fuse-gelu-tanh"
+fn fuse(model: &mut Model, _: &mut PassCx<'_>, _: &FloatKernels) -> Result<bool, PassError> {
+    let mut changed = false;
+    for tanh in operators(model, &["Tanh"])? {
+        let g = model.main_mut();
+        let Some((x, end)) = gelu(g, tanh) else { continue };
+        let Some(y) = g.result(end, 0) else { continue };
+        let spec = OpSpec::new("FastGelu")
+            .domain(MICROSOFT)
+            .name(g.op(end).name.clone())
+            .operands([x])
+            .near(end)
+            .origin(format!("fuse-gelu-tanh({})", g.label(end)));
+        g.set_result(end, 0, None);
+        let fused = g.add_op(spec);
+        g.set_result(fused, 0, Some(y));
+        changed = true;
     }
-
-    fn needs(&self) -> Phase {
-        Phase::Typed
+    if changed && model.opset(MICROSOFT).is_none() {
+        model.set_opset(MICROSOFT, 1);
     }
-
-    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        if float_kernels(cx)?.is_none() {
-            return Ok(Changed::No);
-        }
-        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-        let mut changed = false;
-        for tanh in order.into_iter().filter(|op| model.main().op(*op).is("Tanh")).collect::<Vec<_>>() {
-            let g = model.main_mut();
-            let Some((x, end)) = gelu(g, tanh) else { continue };
-            let Some(y) = g.result(end, 0) else { continue };
-            let spec = OpSpec::new("FastGelu")
-                .domain(MICROSOFT)
-                .name(g.op(end).name.clone())
-                .operands([x])
-                .near(end)
-                .origin(format!("fuse-gelu-tanh({})", g.label(end)));
-            g.set_result(end, 0, None);
-            let fused = g.add_op(spec);
-            g.set_result(fused, 0, Some(y));
-            changed = true;
-        }
-        if changed && model.opset(MICROSOFT).is_none() {
-            model.set_opset(MICROSOFT, 1);
-        }
-        Ok(changed.into())
-    }
+    Ok(changed)
 }
 
 /// The operand of a Gelu, and the operator that gives its result.
@@ -92,23 +77,6 @@ fn only_product(g: &Graph, v: ValueId) -> Option<(OpId, Factor)> {
     }
     let (a, b) = (g.operand(op, 0)?, g.operand(op, 1)?);
     g.op(op).is("Mul").then(|| (op, Factor::Value(if a == v { b } else { a })))
-}
-
-/// `x` and `k` of an operator that computes `k·x`.
-fn factor(g: &Graph, op: OpId) -> Option<(ValueId, f64)> {
-    let (x, k) = with_scalar(g, op)?;
-    match g.op(op).op_type.as_str() {
-        "Mul" => Some((x, k)),
-        "Div" if g.operand(op, 0) == Some(x) => Some((x, 1.0 / k)),
-        _ => None,
-    }
-}
-
-/// The operand of an operator that is no number, and the number.
-fn with_scalar(g: &Graph, op: OpId) -> Option<(ValueId, f64)> {
-    let (a, b) = (g.operand(op, 0)?, g.operand(op, 1)?);
-    let other = |x, k| scalar(g, k).map(|k| (x, f64::from(k)));
-    other(a, b).or_else(|| other(b, a))
 }
 
 /// True if the tanh is that of `√(2/π)·(x + 0.044715·x³)`, to the digits that exporters write.
@@ -169,6 +137,7 @@ mod tests {
     use crate::config::Config;
     use crate::eliminate_dead_code::EliminateDeadCode;
     use crate::fuse::testing::{ops, outputs, parse};
+    use crate::pass::Pass;
 
     fn run(body: &str) -> String {
         let before = parse(&format!(
@@ -179,7 +148,7 @@ mod tests {
         let mut after = before.clone();
         let config = Config::new("cpu-vnni");
         let mut cx = PassCx::new(&config);
-        FuseGeluTanh.run(&mut after, &mut cx).unwrap();
+        PASS.run(&mut after, &mut cx).unwrap();
         EliminateDeadCode.run(&mut after, &mut cx).unwrap();
         let [(_, a), (_, b)] = [&outputs(&before)[0], &outputs(&after)[0]];
         assert!(a.f32s().iter().zip(b.f32s().iter()).all(|(a, b)| (a - b).abs() < 1e-5), "{body}");

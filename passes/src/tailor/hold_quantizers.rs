@@ -11,46 +11,29 @@
 //! float convolutions without bringing it into that of integer ones: 5.6 ms, where the float pool takes 0.7 (32 channels of
 //! 900 × 120 pixels). No such operator is a convolution, and one by ones is one pass in blocks over the smaller value.
 
-use super::float_kernels;
 use super::layouts::channels;
-use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use squint_ir::{Graph, Model, OpId, OpSpec, Tensor, ValueId};
+use super::{Tailoring, convolution_of_each, in_float, operators};
+use crate::pass::{PassCx, PassError};
+use squint_ir::{Graph, Model, OpId, Tensor, ValueId};
+use squint_targets::FloatKernels;
 
 /// The pass.
-pub(crate) struct HoldQuantizers;
+pub(crate) const PASS: Tailoring = Tailoring { name: "hold-quantizers", rewrite: hold_all };
 
-impl Pass for HoldQuantizers {
-    fn name(&self) -> &'static str {
-        "hold-quantizers"
+fn hold_all(model: &mut Model, cx: &mut PassCx<'_>, kernels: &FloatKernels) -> Result<bool, PassError> {
+    if kernels.block.is_none() {
+        return Ok(false);
     }
-
-    fn needs(&self) -> Phase {
-        Phase::Typed
+    let mut changed = false;
+    for op in operators(model, &["MaxPool"])? {
+        let g = model.main_mut();
+        let result = in_float(g, op).and_then(|_| g.result(op, 0)).filter(|_| g.results(op).len() == 1);
+        let Some(p) = result.filter(|p| is_quantized(g, *p)) else { continue };
+        let Some(n) = channels(&cx.facts, p) else { continue };
+        hold(g, op, p, n);
+        changed = true;
     }
-
-    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        if float_kernels(cx)?.is_none_or(|k| k.block.is_none()) {
-            return Ok(Changed::No);
-        }
-        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-        let pool = |op: &OpId| model.main().op(*op).is("MaxPool");
-        let mut changed = false;
-        for op in order.into_iter().filter(pool).collect::<Vec<_>>() {
-            let g = model.main_mut();
-            let Some(p) = in_float(g, op).filter(|p| is_quantized(g, *p)) else { continue };
-            let Some(n) = channels(&cx.facts, p) else { continue };
-            hold(g, op, p, n);
-            changed = true;
-        }
-        Ok(changed.into())
-    }
-}
-
-/// The only result of a pool on floats.
-fn in_float(g: &Graph, op: OpId) -> Option<ValueId> {
-    let x = g.operand(op, 0)?;
-    let dequantized = g.producer(x).is_some_and(|(p, _)| g.op(p).is("DequantizeLinear"));
-    g.result(op, 0).filter(|_| !dequantized && g.results(op).len() == 1)
+    Ok(changed)
 }
 
 /// True if quantizers are all that reads a value.
@@ -66,9 +49,7 @@ fn hold(g: &mut Graph, pool: OpId, p: ValueId, channels: usize) {
     let ty = g.ty(p).cloned();
     let held = g.add_value(&format!("{name}_held"), ty);
     g.replace_uses(p, held);
-    let conv = OpSpec::new("Conv")
-        .attr("group", channels as i64)
-        .attr("kernel_shape", vec![1, 1])
+    let conv = convolution_of_each(channels)
         .operands([p, ones])
         .results([held])
         .near(pool)
@@ -82,6 +63,7 @@ mod tests {
     use crate::config::Config;
     use crate::fuse::testing::{ops, outputs, parse};
     use crate::infer_types::InferTypes;
+    use crate::pass::Pass;
 
     fn run(target: &str, body: &str) -> String {
         let before = parse(&format!(
@@ -92,7 +74,7 @@ mod tests {
         let config = Config::new(target);
         let mut cx = PassCx::new(&config);
         InferTypes.run(&mut after, &mut cx).unwrap();
-        HoldQuantizers.run(&mut after, &mut cx).unwrap();
+        PASS.run(&mut after, &mut cx).unwrap();
         assert_eq!(outputs(&before), outputs(&after), "{body}");
         ops(&after)
     }

@@ -3,7 +3,8 @@
 //! Values that operators compute channel by channel belong together; between convolutions with constant weights, which
 //! can make and read any channels in any order, they can be laid out freely.
 
-use super::{is_elementwise, konst};
+use super::konst;
+use crate::elementwise::is_elementwise;
 use squint_ir::{DType, Graph, OpId, Shape, ValueId, ValueTable};
 use squint_ops::Fact;
 use std::collections::BTreeMap;

@@ -14,16 +14,18 @@
 //! What is computed by element, or from neighbours, between convolutions is lifted with them.
 
 use super::layouts::{POOLS, is_tame};
-use super::{float_kernels, is_elementwise, konst};
+use super::{Tailoring, konst};
+use crate::elementwise::is_elementwise;
 use crate::infer_types::infer_concrete;
-use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use crate::pass::{PassCx, PassError};
 use rustc_hash::FxHashMap;
 use squint_ir::{DType, Graph, Model, Op, OpId, OpSpec, Tensor, ValueId, ValueTable};
 use squint_ops::Fact;
+use squint_targets::FloatKernels;
 use std::sync::Arc;
 
 /// The pass.
-pub(crate) struct LiftConvolutions;
+pub(crate) const PASS: Tailoring = Tailoring { name: "lift-convolutions", rewrite: lift };
 
 /// Shorter results are better computed as matrices.
 const SHORTEST: usize = 32;
@@ -31,32 +33,20 @@ const SHORTEST: usize = 32;
 /// Multiply–accumulates from which on a convolution is worth the change of rank.
 const LEAST_WORK: usize = 1 << 19;
 
-impl Pass for LiftConvolutions {
-    fn name(&self) -> &'static str {
-        "lift-convolutions"
+fn lift(model: &mut Model, cx: &mut PassCx<'_>, kernels: &FloatKernels) -> Result<bool, PassError> {
+    // Unsqueeze has axes as an operand since 13.
+    if kernels.block.is_none() || model.onnx_opset() < 13 {
+        return Ok(false);
     }
-
-    fn needs(&self) -> Phase {
-        Phase::Typed
+    let concrete = infer_concrete(model, &cx.statistics.dims)?;
+    let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
+    let mut lift = Lift { facts: &concrete, lifted: FxHashMap::default(), axis: None, replaced: Vec::new() };
+    for op in order {
+        lift.operator(model.main_mut(), op);
     }
-
-    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        // Unsqueeze has axes as an operand since 13.
-        let blocks = float_kernels(cx)?.and_then(|k| k.block).is_some();
-        if !blocks || model.onnx_opset() < 13 {
-            return Ok(Changed::No);
-        }
-        let concrete = infer_concrete(model, &cx.statistics.dims)?;
-        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-        let mut lift =
-            Lift { facts: &concrete, lifted: FxHashMap::default(), axis: None, replaced: Vec::new() };
-        for op in order {
-            lift.operator(model.main_mut(), op);
-        }
-        let changed = !lift.replaced.is_empty();
-        lift.close(model.main_mut());
-        Ok(changed.into())
-    }
+    let changed = !lift.replaced.is_empty();
+    lift.close(model.main_mut());
+    Ok(changed)
 }
 
 struct Lift<'f> {
@@ -87,7 +77,7 @@ impl Lift<'_> {
         let weight = konst(g, w).filter(|w| w.dtype() == DType::Float && w.rank() == 3)?.clone();
         let shape = self.facts.get(y)?.shape.as_ref()?;
         let length = usize::try_from(shape.get(2)?.known()?).ok()?;
-        let worth = self.lifted.contains_key(&x) || length * weight.len() >= LEAST_WORK;
+        let worth = self.lifted.contains_key(&x) || length.saturating_mul(weight.len()) >= LEAST_WORK;
         if length < SHORTEST || !worth {
             return None;
         }
@@ -194,9 +184,9 @@ impl Lift<'_> {
 
 /// The attributes of an operator along one axis as those of one on rows of pictures.
 fn with_rows(mut op: Op) -> Op {
-    for (name, row) in [("kernel_shape", 1), ("strides", 1), ("dilations", 1)] {
+    for name in ["kernel_shape", "strides", "dilations"] {
         if let Some([along]) = op.ints(name) {
-            let list = vec![row, *along];
+            let list = vec![1, *along];
             op.set_attr(name, list);
         }
     }
@@ -213,6 +203,7 @@ mod tests {
     use crate::config::Config;
     use crate::fuse::testing::{ops, outputs, parse};
     use crate::infer_types::InferTypes;
+    use crate::pass::Pass;
 
     fn run(target: &str, length: &str, body: &str) -> String {
         let before = parse(&format!(
@@ -229,7 +220,7 @@ mod tests {
             cx.statistics.dims.insert(after.main().inputs[0], vec![1, 8, length]);
         }
         InferTypes.run(&mut after, &mut cx).unwrap();
-        LiftConvolutions.run(&mut after, &mut cx).unwrap();
+        PASS.run(&mut after, &mut cx).unwrap();
         InferTypes.run(&mut after, &mut cx).unwrap();
         let [(_, a), (_, b)] = [&outputs(&before)[0], &outputs(&after)[0]];
         assert_eq!(a.dims(), b.dims(), "{body}");

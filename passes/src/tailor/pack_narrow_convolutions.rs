@@ -18,49 +18,37 @@
 //! Functions of single elements behind the operator stay behind the Conv, to be absorbed by it, and so does the
 //! QuantizeLinear, so that what is moved are integers.
 
-use super::{elementwise_behind, float_kernels, konst, replace_with_elementwise};
+use super::{Tailoring, is_dequantized, konst, operators};
+use crate::elementwise::{elementwise_behind, replace_with_elementwise};
 use crate::infer_types::infer_concrete;
-use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use crate::pass::{PassCx, PassError};
 use crate::plan::resolve_target;
 use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId, ValueTable};
 use squint_ops::Fact;
-use squint_targets::Window;
+use squint_targets::{FloatKernels, Window};
 use std::sync::Arc;
 
 /// The pass.
-pub(crate) struct PackNarrowConvolutions;
+pub(crate) const PASS: Tailoring = Tailoring { name: "pack-narrow-convolutions", rewrite: pack };
 
-impl Pass for PackNarrowConvolutions {
-    fn name(&self) -> &'static str {
-        "pack-narrow-convolutions"
-    }
-
-    fn needs(&self) -> Phase {
-        Phase::Typed
-    }
-
-    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        let target = resolve_target(&cx.config.target)?;
-        let Some(kernels) = float_kernels(cx)? else { return Ok(Changed::No) };
-        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-        let convolutions: Vec<_> = order.into_iter().filter(|op| model.main().op(*op).is("Conv")).collect();
-        // Symbols stand for what the first sample had when it is asked what pays, and for anything in what is made.
-        let concrete = infer_concrete(model, &cx.statistics.dims)?;
-        let mut changed = false;
-        for op in convolutions {
-            let g = model.main();
-            let Some(constants) = Constants::of(g, op) else { continue };
-            let neighbours = |window| match constants.weight.dequantize {
-                Some(_) => target.integer_neighbours(window),
-                None => kernels.neighbours(window),
-            };
-            if let Some(packing) = Packing::of(g, op, &constants, &neighbours, &cx.facts, &concrete) {
-                packing.rewrite(model.main_mut(), op, &constants);
-                changed = true;
-            }
+fn pack(model: &mut Model, cx: &mut PassCx<'_>, kernels: &FloatKernels) -> Result<bool, PassError> {
+    let target = resolve_target(&cx.config.target)?;
+    // Symbols stand for what the first sample had when it is asked what pays, and for anything in what is made.
+    let concrete = infer_concrete(model, &cx.statistics.dims)?;
+    let mut changed = false;
+    for op in operators(model, &["Conv"])? {
+        let g = model.main();
+        let Some(constants) = Constants::of(g, op) else { continue };
+        let neighbours = |window| match constants.weight.dequantize {
+            Some(_) => target.integer_neighbours(window),
+            None => kernels.neighbours(window),
+        };
+        if let Some(packing) = Packing::of(g, op, &constants, &neighbours, &cx.facts, &concrete) {
+            packing.rewrite(model.main_mut(), op, &constants);
+            changed = true;
         }
-        Ok(changed.into())
     }
+    Ok(changed)
 }
 
 /// The weight and bias of a convolution that is all in float or all in integers.
@@ -83,12 +71,11 @@ impl Constants {
             Some(v) => Some(Source::of(g, v)?),
             None => None,
         };
-        let quantized = |v| g.producer(v).is_some_and(|(p, _)| g.op(p).is("DequantizeLinear"));
         let ends_in_integers =
             || elementwise_behind(g, op).last().is_some_and(|q| g.op(*q).is("QuantizeLinear"));
         let consistent = match weight.dequantize {
             Some(_) => {
-                quantized(g.operand(op, 0)?)
+                is_dequantized(g, g.operand(op, 0)?)
                     && ends_in_integers()
                     && bias.as_ref().is_none_or(|b| b.dequantize.is_some())
             }
@@ -173,40 +160,34 @@ impl Packing {
     ) -> Option<Packing> {
         let op = g.op(id);
         let [outputs, inputs, high, wide] = *constants.weight.tensor.dims() else { return None };
-        let list = |name: &str, n: usize, default: i64| match op.ints(name) {
-            None | Some([]) => Some(vec![default; n]),
-            Some(list) => (list.len() == n).then(|| list.to_vec()),
+        let pads: [i64; 4] = match op.ints("pads") {
+            None | Some([]) => [0; 4],
+            Some(pads) => pads.try_into().ok()?,
         };
-        let (strides, pads, dilations) =
-            (list("strides", 2, 1)?, list("pads", 4, 0)?, list("dilations", 2, 1)?);
+        let strides: [usize; 2] = match op.ints("strides") {
+            None | Some([]) => [1; 2],
+            Some(&[a, b]) => [a.try_into().ok()?, b.try_into().ok()?],
+            Some(_) => return None,
+        };
         let plain = matches!(op.string("auto_pad").unwrap_or("NOTSET"), "NOTSET" | "")
             && op.int("group").unwrap_or(1) == 1
-            && pads.iter().all(|p| *p >= 0)
-            && strides.iter().all(|s| (1..1 << 20).contains(s));
+            && pads.iter().all(|p| *p >= 0);
         if !plain {
             return None;
         }
-        let (kernel, strides) = ([high, wide], [strides[0] as usize, strides[1] as usize]);
         let length = |facts: &ValueTable<Fact>, v, i: usize| -> Option<usize> {
             facts.get(v)?.shape.as_ref()?.get(i)?.known()?.try_into().ok()
         };
         let (x, y) = (g.operand(id, 0)?, g.result(id, 0)?);
-        let pixels = length(concrete, y, 2)? * length(concrete, y, 3)?;
-        let window = |axis: usize| Window {
-            inputs: inputs as u64,
-            outputs: outputs as u64,
-            taps: kernel[axis] as u64,
-            others: kernel[1 - axis] as u64,
-            stride: strides[axis] as u64,
-            pixels: pixels as u64,
-        };
+        let pixels = length(concrete, y, 2)?.checked_mul(length(concrete, y, 3)?)?;
+        let window = |axis| Window::along(axis, op, constants.weight.tensor.dims(), pixels as u64);
         // Of the two axes the one with the longer kernel gains more.
         let axes = if high > wide { [0, 1] } else { [1, 0] };
-        axes.into_iter().filter(|axis| dilations[*axis] == 1).find_map(|axis| {
-            let (from, to) = (length(facts, x, 2 + axis)?, length(facts, y, 2 + axis)?);
-            let neighbours = neighbours(window(axis))? as usize;
+        axes.into_iter().find_map(|axis| {
+            let (from, to) = (length(facts, x, 2 + axis)?, length(facts, y, 2 + axis).filter(|n| *n > 0)?);
+            let neighbours = neighbours(window(axis)?)? as usize;
             let packed = to.div_ceil(neighbours);
-            let (mut kernel, mut strides, mut pads) = (kernel, strides, [pads[0], pads[1], pads[2], pads[3]]);
+            let (mut kernel, mut strides, mut pads) = ([high, wide], strides, pads);
             let step = strides[axis];
             kernel[axis] += step * (neighbours - 1);
             strides[axis] *= neighbours;
@@ -298,6 +279,7 @@ mod tests {
     use crate::config::Config;
     use crate::fuse::testing::{ops, outputs, parse};
     use crate::infer_types::InferTypes;
+    use crate::pass::Pass;
 
     fn run(target: &str, attributes: &str, weight: &str, x: &str, behind: &str) -> (Model, Model) {
         let before = parse(&format!(
@@ -313,7 +295,7 @@ mod tests {
         let shape = after.main().ty(after.main().inputs[0]).unwrap().shape().unwrap().clone();
         let dims = shape.iter().zip([2, 8, 12, 300]).map(|(d, seen)| d.known().map_or(seen, |n| n as usize));
         cx.statistics.dims.insert(after.main().inputs[0], dims.collect());
-        PackNarrowConvolutions.run(&mut after, &mut cx).unwrap();
+        PASS.run(&mut after, &mut cx).unwrap();
         InferTypes.run(&mut after, &mut cx).unwrap();
         (before, after)
     }
@@ -375,7 +357,7 @@ mod tests {
         assert!(!g.is_used(b));
         let mut after = folded.clone();
         InferTypes.run(&mut after, &mut cx).unwrap();
-        PackNarrowConvolutions.run(&mut after, &mut cx).unwrap();
+        PASS.run(&mut after, &mut cx).unwrap();
         let text = ops(&after);
         assert!(
             text.ends_with("Conv Relu QuantizeLinear Reshape Transpose Reshape DequantizeLinear"),

@@ -13,48 +13,38 @@
 //! constants stand behind an activation, and a summand in front of padding (the affine blocks of PP-LCNetV3, Baidu 2023).
 
 use super::layouts::channels;
-use super::{float_kernels, konst};
-use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId, ValueTable};
+use super::{Tailoring, convolution_of_each, is_read_by_convolutions, konst, operators};
+use crate::pass::{PassCx, PassError};
+use squint_ir::{DType, Graph, Model, OpId, Tensor, ValueId, ValueTable};
 use squint_ops::Fact;
+use squint_targets::FloatKernels;
 
 /// The pass.
-pub(crate) struct ScaleInBlocks;
+pub(crate) const PASS: Tailoring = Tailoring { name: "scale-in-blocks", rewrite: scale };
 
 /// How far back it is asked whether a value is blocked.
 const DEPTH: usize = 6;
 
-impl Pass for ScaleInBlocks {
-    fn name(&self) -> &'static str {
-        "scale-in-blocks"
-    }
-
-    fn needs(&self) -> Phase {
-        Phase::Typed
-    }
-
-    fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        let Some(block) = float_kernels(cx)?.and_then(|k| k.block) else { return Ok(Changed::No) };
-        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-        let mut changed = false;
-        for op in order {
-            let g = model.main_mut();
-            if !g.has_op(op) {
-                continue;
-            }
-            let Some(affine) = Affine::of(g, op, &cx.facts) else { continue };
-            if blocked(g, affine.x, &cx.facts, block, DEPTH) && affine.is_read_by_convolutions(g) {
-                affine.rewrite(g);
-                changed = true;
-            }
+fn scale(model: &mut Model, cx: &mut PassCx<'_>, kernels: &FloatKernels) -> Result<bool, PassError> {
+    let Some(block) = kernels.block else { return Ok(false) };
+    let mut changed = false;
+    for op in operators(model, &["Mul", "Add"])? {
+        let g = model.main_mut();
+        // The second of two goes with the first.
+        let affine = if g.has_op(op) { Affine::of(g, op, &cx.facts) } else { None };
+        let Some(affine) = affine else { continue };
+        if blocked(g, affine.x, &cx.facts, block, DEPTH) && is_read_by_convolutions(g, affine.y) {
+            affine.rewrite(g);
+            changed = true;
         }
-        Ok(changed.into())
     }
+    Ok(changed)
 }
 
 /// `y = a·x + b`.
 struct Affine {
     x: ValueId,
+    y: ValueId,
     factors: Vec<f32>,
     summands: Option<Vec<f32>>,
     /// The operators, the last of which gives the result.
@@ -64,35 +54,28 @@ struct Affine {
 impl Affine {
     fn of(g: &Graph, op: OpId, facts: &ValueTable<Fact>) -> Option<Affine> {
         let (x, first) = with_channels(g, op, facts)?;
-        let result = g.result(op, 0)?;
-        match g.op(op).op_type.as_str() {
-            "Mul" => {
-                let add = g.only_use(result).map(|u| u.op).filter(|add| g.op(*add).is("Add"));
-                let summands = add.and_then(|add| Some((add, with_channels(g, add, facts)?.1)));
-                let mut ops = vec![op];
-                ops.extend(summands.as_ref().map(|(add, _)| *add));
-                Some(Affine { x, factors: first, summands: summands.map(|(_, b)| b), ops })
-            }
-            "Add" => {
-                Some(Affine { x, factors: vec![1.0; first.len()], summands: Some(first), ops: vec![op] })
-            }
-            _ => None,
+        let y = g.result(op, 0)?;
+        if g.op(op).is("Add") {
+            return Some(Affine {
+                x,
+                y,
+                factors: vec![1.0; first.len()],
+                summands: Some(first),
+                ops: vec![op],
+            });
         }
-    }
-
-    fn result(&self, g: &Graph) -> Option<ValueId> {
-        g.result(*self.ops.last()?, 0)
-    }
-
-    fn is_read_by_convolutions(&self, g: &Graph) -> bool {
-        let Some(y) = self.result(g).filter(|y| !g.is_output(*y)) else { return false };
-        let uses = g.uses(y);
-        let reads = |op| g.op(op).is("Conv") && g.operand(op, 1).is_some_and(|w| konst(g, w).is_some());
-        !uses.is_empty() && uses.iter().all(|u| u.slot == 0 && reads(u.op))
+        let add = g.only_use(y).map(|u| u.op).filter(|add| g.op(*add).is("Add"));
+        let shifted = add.and_then(|add| Some((add, g.result(add, 0)?, with_channels(g, add, facts)?.1)));
+        Some(match shifted {
+            Some((add, y, summands)) => {
+                Affine { x, y, factors: first, summands: Some(summands), ops: vec![op, add] }
+            }
+            None => Affine { x, y, factors: first, summands: None, ops: vec![op] },
+        })
     }
 
     fn rewrite(self, g: &mut Graph) {
-        let Some(y) = self.result(g) else { return };
+        let y = self.y;
         let Some(end) = self.ops.last().copied() else { return };
         let (name, label) = (g.value(y).name().to_owned(), g.label(end));
         let n = self.factors.len();
@@ -102,10 +85,8 @@ impl Affine {
         if let Some(summands) = &self.summands {
             operands.push(g.add_const(&format!("{name}_summands"), Tensor::from_f32(&[n], summands)));
         }
-        let spec = OpSpec::new("Conv")
+        let spec = convolution_of_each(n)
             .name(g.op(end).name.clone())
-            .attr("group", n as i64)
-            .attr("kernel_shape", vec![1, 1])
             .operands(operands)
             .near(end)
             .origin(format!("scale-in-blocks({label})"));
@@ -118,9 +99,6 @@ impl Affine {
 
 /// The operand of a Mul or Add that is no constant, of rank 4, and the constant with one number for each of its channels.
 fn with_channels(g: &Graph, op: OpId, facts: &ValueTable<Fact>) -> Option<(ValueId, Vec<f32>)> {
-    if !["Mul", "Add"].iter().any(|t| g.op(op).is(t)) {
-        return None;
-    }
     let (a, b) = (g.operand(op, 0)?, g.operand(op, 1)?);
     let numbers = |x: ValueId, k: ValueId| {
         let (n, k) = (channels(facts, x)?, konst(g, k).filter(|k| k.dtype() == DType::Float)?);
@@ -159,6 +137,7 @@ mod tests {
     use crate::config::Config;
     use crate::fuse::testing::{ops, outputs, parse};
     use crate::infer_types::InferTypes;
+    use crate::pass::Pass;
 
     fn run(target: &str, body: &str) -> String {
         let before = parse(&format!(
@@ -171,7 +150,7 @@ mod tests {
         let config = Config::new(target);
         let mut cx = PassCx::new(&config);
         InferTypes.run(&mut after, &mut cx).unwrap();
-        ScaleInBlocks.run(&mut after, &mut cx).unwrap();
+        PASS.run(&mut after, &mut cx).unwrap();
         let [(_, p), (_, q)] = [&outputs(&before)[0], &outputs(&after)[0]];
         assert_eq!(p.dims(), q.dims());
         let near = |(p, q): (&f32, &f32)| (p - q).abs() <= 1e-4 * (1.0 + p.abs());

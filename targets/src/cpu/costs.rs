@@ -224,7 +224,9 @@ impl Processor {
             None if inputs % 4 == 0 && self.wide_enough(outputs) => (self.table.conv_direct_u8, 0),
             None => (self.table.conv_unrolled_u8, 0),
         };
-        let packed = window_of(site.op, weight, pixels);
+        // Along the longer kernel.
+        let axis = usize::from(weight.get(2) <= weight.get(3));
+        let packed = Window::along(axis, site.op, weight, pixels);
         let alone = kernel.cost(work) + pad;
         let integer = packed.and_then(|w| self.pack_integers(w)).map_or(alone, |(_, cost)| cost.min(alone));
         let macs = inputs * window * elements;
@@ -314,23 +316,6 @@ impl Processor {
         };
         Costs { integer: integer.each(out), float }
     }
-}
-
-/// A convolution of one group that can be packed: along the axis of its longer kernel.
-fn window_of(op: &Op, weight: &[usize], pixels: u64) -> Option<Window> {
-    let [outputs, inputs, high, wide] = *weight else { return None };
-    let strides = op.ints("strides").filter(|s| s.len() == 2).unwrap_or(&[1, 1]);
-    let dilations = op.ints("dilations").filter(|d| d.len() == 2).unwrap_or(&[1, 1]);
-    let axis = usize::from(high <= wide);
-    let kernel = [high as u64, wide as u64];
-    (dilations[axis] == 1).then_some(Window {
-        inputs: inputs as u64,
-        outputs: outputs as u64,
-        taps: kernel[axis],
-        others: kernel[1 - axis],
-        stride: strides[axis].max(1) as u64,
-        pixels,
-    })
 }
 
 /// No reason to prefer either.

@@ -5,6 +5,7 @@
 //! pattern for each row and compares the prediction with the graph that the runtime writes.
 
 use crate::{Operand, Site};
+use squint_ops::MICROSOFT;
 
 /// A row of the table.
 #[derive(Debug)]
@@ -44,8 +45,6 @@ pub(crate) enum Pattern {
     /// The operand dequantized; the result is no activation.
     Read,
 }
-
-const MICROSOFT: &str = "com.microsoft";
 
 const fn own(op_type: &'static str, name: &'static str, pattern: Pattern) -> Kernel {
     Kernel { op_type, name, domain: MICROSOFT, pattern }
