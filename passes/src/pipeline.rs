@@ -5,6 +5,7 @@ use crate::evidence::{Evidence, Known};
 use crate::float_graph::FloatGraph;
 use crate::pass::{Changed, Pass, PassCx, PassError};
 use crate::recording::{DataRecord, Recording};
+use crate::refine::Verdict;
 use crate::report::{Note, Notes, Report};
 use crate::runner::{Hooks, run};
 use crate::*;
@@ -82,7 +83,8 @@ const TAILOR: &[&dyn Pass] = &[
     &infer_types::InferTypes,
     &tailor::avoid_denormals::PASS,
     &tailor::expand_hard_swish::PASS,
-    &tailor::fuse_gelu_tanh::PASS,
+    &tailor::fuse_gelu::PASS,
+    &tailor::fuse_silu::PASS,
     &eliminate_dead_code::EliminateDeadCode,
     &infer_types::InferTypes,
     &tailor::move_softmax_axis::PASS,
@@ -491,16 +493,37 @@ fn plan_until(
     let weights_only = cx.config.scheme == Scheme::WeightOnly;
     let float = if weights_only { None } else { learn(model, &mut cx, evidence, hooks, &mut timing)? };
     let (planning, rest) = last.split_at(1);
-    timing.extend(run(planning, model, &mut cx, hooks)?);
     // Weights that are trained are not rounded yet.
     let repaired = config.effort > 0 && config.training.is_none() && !rest.is_empty();
-    if let (Some((executor, samples)), true) = (evidence.samples, repaired) {
+    let (notes, mut wanted) = (cx.notes.clone(), config.min_sqnr);
+    for tries in 1.. {
+        let tried = float.as_ref().zip(evidence.samples);
+        if let Some((float, (executor, samples))) = tried.filter(|_| wanted < f64::INFINITY || tries == 1) {
+            hooks.progress.pass(refine::NAME);
+            let start = Instant::now();
+            refine::refine(model, &mut cx, executor, float, samples, wanted, hooks.progress)?;
+            timing.push((refine::NAME, start.elapsed().as_secs_f64()));
+        }
+        timing.extend(run(planning, model, &mut cx, hooks)?);
+        let Some((float, (executor, samples))) = tried.filter(|_| repaired) else { break };
         hooks.progress.pass(repair::NAME);
         let start = Instant::now();
-        if let Some(float) = &float {
-            repair::repair(model, &mut cx, executor, float, samples)?;
-        }
+        let measured = repair::repair(model, &mut cx, executor, float, samples)?;
         timing.push((repair::NAME, start.elapsed().as_secs_f64()));
+        let Some(measured) = measured else { break };
+        let verdict = refine::verdict(model, &cx, measured, wanted, tries);
+        if verdict == Verdict::Enough {
+            break;
+        }
+        cx.notes = notes.clone();
+        wanted = match verdict {
+            Verdict::Stricter(sqnr) => sqnr,
+            _ => {
+                cx.notes.add("", refine::why_float(&cx, measured));
+                cx.steering = refine::all_in_float(&cx);
+                f64::INFINITY
+            }
+        };
     }
     drop(float);
     timing.extend(run(rest, model, &mut cx, hooks)?);
@@ -510,8 +533,7 @@ fn plan_until(
     Ok((Report { nodes, notes, samples, costs, ops_before, ops_fused, rewrites, timing }, cx.plan))
 }
 
-/// What is learnt of the float graph: statistics of its values and, by running it, which plans keep its
-/// outputs. The graph as it was run, if it was.
+/// What is learnt of the float graph: the statistics of its values. The graph as it was run, if it was.
 fn learn<'e>(
     model: &mut Model,
     cx: &mut PassCx<'_>,
@@ -544,12 +566,7 @@ fn learn<'e>(
     let start = Instant::now();
     let session = evidence.learn(model, cx, begun, hooks.progress)?;
     timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
-    let (Some(session), Some((executor, samples))) = (session, evidence.samples) else { return Ok(None) };
-    hooks.progress.pass(refine::NAME);
-    let start = Instant::now();
-    refine::refine(model, cx, executor, &session, samples, hooks.progress)?;
-    timing.push((refine::NAME, start.elapsed().as_secs_f64()));
-    Ok(Some(session))
+    Ok(session)
 }
 
 struct Listed(&'static dyn Pass);

@@ -14,6 +14,9 @@
 
 mod each;
 mod knee;
+mod verdict;
+
+pub(crate) use verdict::{Verdict, all_in_float, verdict, why_float};
 
 use crate::calibrate::prepare;
 use crate::calibration::{Method, Range};
@@ -23,7 +26,7 @@ use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::runner::Progress;
-use crate::simulate::{Deviation, Simulator, affordable, spread};
+use crate::simulate::{Deviation, Simulator, affordable, scores_classes_only, spread};
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples};
 use squint_ir::{Graph, Model, ValueId, ValueTable};
@@ -64,7 +67,7 @@ pub(crate) fn decided_on(n: usize) -> Vec<usize> {
     (0..count).map(|i| i * n / count).collect()
 }
 
-/// Sets `cx.steering` to the best found.
+/// Sets `cx.steering` to the best found, with `min_sqnr` dB at the outputs at least.
 ///
 /// # Errors
 /// If a sample cannot be read or run.
@@ -74,6 +77,7 @@ pub(crate) fn refine(
     executor: &dyn Execute,
     session: &FloatGraph<'_>,
     samples: &dyn Samples,
+    min_sqnr: f64,
     progress: &dyn Progress,
 ) -> Result<(), PassError> {
     if cx.config.effort == 0 {
@@ -137,18 +141,18 @@ pub(crate) fn refine(
         return Ok(());
     }
     // In training, what rounding costs is learnt back.
-    if cx.config.training.is_some() && cx.config.min_sqnr == f64::NEG_INFINITY {
+    if cx.config.training.is_some() && min_sqnr == f64::NEG_INFINITY {
         cx.steering = steering;
         return Ok(());
     }
     let deviation = simulator.deviation(&plan)?;
-    let wanted = if !states.is_empty() { cx.config.min_sqnr.max(FEEDBACK_SQNR) } else { cx.config.min_sqnr };
+    let wanted = if !states.is_empty() { min_sqnr.max(FEEDBACK_SQNR) } else { min_sqnr };
     // Who wants no bound on the error wants none on classes either.
-    let unbounded = cx.config.min_sqnr == f64::NEG_INFINITY;
+    let unbounded = min_sqnr == f64::NEG_INFINITY;
     let flips = if unbounded { 1.0 } else { MAX_FLIPS };
     let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips };
     // Which class is best is all that scores are for; other numbers are used as they are.
-    let enough = unbounded || simulator.scores_classes_only() || !states.is_empty();
+    let enough = unbounded || scores_classes_only(model.main()) || !states.is_empty();
     let is_enough = |d: Deviation| bound.holds(d) && (enough || d.sqnr() >= knee::ENOUGH);
     if is_enough(deviation) {
         cx.steering = steering;
@@ -187,7 +191,7 @@ pub(crate) fn refine(
                 &mut steering,
             )?;
         }
-        let before = deviation.sqnr();
+        let before = deviation.worst_sqnr();
         let instead = match cx.config.scheme {
             Scheme::Auto => "find their scales in every run or stay in float",
             Scheme::Static | Scheme::Dynamic | Scheme::WeightOnly => "stay in float",
@@ -288,7 +292,7 @@ struct Bound {
 
 impl Bound {
     fn holds(self, d: Deviation) -> bool {
-        d.error <= self.error && d.flips <= self.flips
+        d.worst <= self.error && d.flips <= self.flips
     }
 }
 
@@ -329,8 +333,8 @@ mod tests {
     #[test]
     fn a_bound_holds_for_both_measures() {
         let bound = Bound { error: 0.01, flips: 0.02 };
-        assert!(bound.holds(Deviation { error: 0.01, flips: 0.0 }));
-        assert!(!bound.holds(Deviation { error: 0.011, flips: 0.0 }));
-        assert!(!bound.holds(Deviation { error: 0.0, flips: 0.03 }));
+        assert!(bound.holds(Deviation { error: 0.01, worst: 0.01, flips: 0.0 }));
+        assert!(!bound.holds(Deviation { error: 0.011, worst: 0.011, flips: 0.0 }));
+        assert!(!bound.holds(Deviation { error: 0.0, worst: 0.0, flips: 0.03 }));
     }
 }

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::QuantPlan;
-use crate::simulate::{Errors, Simulator, affordable, spread};
+use crate::simulate::{Deviation, Simulator, affordable, spread};
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Sample, Samples};
 use squint_ir::{Model, ValueId};
@@ -30,6 +30,9 @@ const LEARNT_FROM: usize = 12;
 
 /// Samples, others, that decide.
 const HELD_BACK: std::ops::RangeInclusive<usize> = 6..=24;
+
+/// Samples that say how good the result is.
+const JUDGED_ON: usize = 8;
 
 /// Numbers of samples by what they are used for.
 pub(crate) struct Split {
@@ -52,7 +55,8 @@ impl Split {
     }
 }
 
-/// Repairs `cx.plan`.
+/// Repairs `cx.plan`. What the plan does to the outputs, weights rounded, of samples that are held back, and if these are few
+/// of others, too; `None` if no weight is rounded.
 ///
 /// # Errors
 /// If a sample cannot be read or run.
@@ -62,13 +66,13 @@ pub(crate) fn repair(
     executor: &dyn Execute,
     float: &FloatGraph<'_>,
     samples: &dyn Samples,
-) -> Result<(), PassError> {
+) -> Result<Option<Deviation>, PassError> {
     if samples.is_empty() || cx.plan.weights.iter().next().is_none() {
-        return Ok(());
+        return Ok(None);
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(cx.config)).build();
     let pool = pool.map_err(|e| PassError::Config(format!("threads for repairs: {e}")))?;
-    pool.install(|| try_steps(model, cx, executor, float, samples))
+    pool.install(|| try_steps(model, cx, executor, float, samples)).map(Some)
 }
 
 fn try_steps(
@@ -77,7 +81,7 @@ fn try_steps(
     executor: &dyn Execute,
     float: &FloatGraph<'_>,
     samples: &dyn Samples,
-) -> Result<(), PassError> {
+) -> Result<Deviation, PassError> {
     let sizes = cx.observed.iter().filter_map(|v| cx.statistics.dims.get(*v));
     let Split { learnt_from, held_back } = Split::new(samples.len(), sizes);
     let observed = cx.observed.clone();
@@ -94,27 +98,31 @@ fn try_steps(
         );
         candidates.push(("weights rounded by the results of their layers", rounded));
     }
-    if candidates.is_empty() {
-        return Ok(());
-    }
     let simulator = Simulator::on(model, float, &observed, samples, &held_back, cx.config)?;
-    let measured = |plan: &QuantPlan| -> Result<Errors, PassError> {
-        let session = prepare(&rounded(model, plan)?, &observed, executor)?;
-        simulator.errors_in(session.as_ref(), plan)
-    };
+    let session = |plan: &QuantPlan| prepare(&rounded(model, plan)?, &observed, executor);
+    let measured = |plan: &QuantPlan| simulator.errors_in(session(plan)?.as_ref(), plan);
     let errors = measured(&cx.plan)?;
-    let mut best = (CLEARLY, None);
+    let mut best = (CLEARLY, errors.clone(), None);
     for (what, plan) in candidates {
-        let gain = measured(&plan)?.gain_over(&errors);
+        let repaired = measured(&plan)?;
+        let gain = repaired.gain_over(&errors);
         if gain > best.0 {
-            best = (gain, Some((what, plan)));
+            best = (gain, repaired, Some((what, plan)));
         }
     }
-    if let (gain, Some((what, plan))) = best {
+    let (gain, errors, found) = best;
+    if let Some((what, plan)) = found {
         cx.notes.add("", format!("{what}: {gain:.1} dB less error on samples held back"));
         cx.plan = plan;
     }
-    Ok(())
+    let others: Vec<usize> = learnt_from.iter().copied().filter(|i| !held_back.contains(i)).collect();
+    let more = &others[..JUDGED_ON.saturating_sub(held_back.len()).min(others.len())];
+    if more.is_empty() || cx.config.min_sqnr == f64::NEG_INFINITY {
+        return Ok(errors.deviation());
+    }
+    let simulator = Simulator::on(model, float, &observed, samples, more, cx.config)?;
+    let session = session(&cx.plan)?;
+    Ok(errors.deviation_with(&simulator.errors_in(session.as_ref(), &cx.plan)?))
 }
 
 /// A plan is kept if its error is smaller by so many decibels.

@@ -95,6 +95,11 @@ fn scores_classes(g: &Graph, output: ValueId) -> bool {
     }
 }
 
+/// True if every output is scores of classes, of which only the order matters.
+pub(crate) fn scores_classes_only(g: &Graph) -> bool {
+    g.outputs.iter().all(|v| scores_classes(g, *v))
+}
+
 /// Numbers that describe a box.
 const BOX: usize = 4;
 
@@ -154,11 +159,6 @@ impl<'a> Simulator<'a> {
         Ok(self.compare(&self.references, &outputs))
     }
 
-    /// True if every output is scores of classes, of which only the order matters.
-    pub(crate) fn scores_classes_only(&self) -> bool {
-        self.classes.iter().all(|c| *c)
-    }
-
     /// How a plan rounds each observed value.
     pub(crate) fn roundings(&self, plan: &QuantPlan) -> Vec<Option<Rounding>> {
         let mut dynamic = ValueTable::new();
@@ -196,18 +196,20 @@ impl<'a> Simulator<'a> {
             let sample = self.samples.get(i)?;
             let planned = taps.run(session, &sample, &mut |slot, _, data| Some(round(slot)?.round(data)))?;
             let pairs = self.tapped[i].iter().zip(&planned.tapped);
-            Ok::<_, PassError>(
-                pairs.map(|(float, planned)| Difference::of(float, planned)).collect::<Vec<_>>(),
-            )
+            let differences: Vec<_> = pairs.map(|(float, planned)| Difference::of(float, planned)).collect();
+            let sums = Sums::of(&self.references[i], &planned.outputs, &self.classes);
+            Ok::<_, PassError>((differences, sums))
         };
         let all = (0..self.samples.len()).into_par_iter();
         let runs = self.pool.install(|| all.map(run).collect::<Result<Vec<_>, _>>())?;
-        let mut errors = Errors { energy: vec![0.0; runs.len()], peak: vec![0.0; runs.len()] };
+        let mut sums = Sums::new(self.classes.len());
+        runs.iter().for_each(|(_, more)| sums.add(more));
+        let mut errors = Errors { energy: vec![0.0; runs.len()], peak: vec![0.0; runs.len()], sums };
         for output in 0..taps.len() {
-            let signal = runs.iter().map(|d| d[output].signal).sum::<f64>() / runs.len() as f64;
+            let signal = runs.iter().map(|(d, _)| d[output].signal).sum::<f64>() / runs.len() as f64;
             if signal > 0.0 {
                 let share = |x: f64| if x.is_finite() { x / signal } else { 1.0 };
-                for (i, d) in runs.iter().enumerate() {
+                for (i, (d, _)) in runs.iter().enumerate() {
                     errors.energy[i] += share(d[output].noise);
                     errors.peak[i] += share(d[output].peak);
                 }

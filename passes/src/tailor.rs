@@ -7,7 +7,8 @@ pub(crate) mod align_channels;
 pub(crate) mod avoid_denormals;
 pub(crate) mod enter_layout;
 pub(crate) mod expand_hard_swish;
-pub(crate) mod fuse_gelu_tanh;
+pub(crate) mod fuse_gelu;
+pub(crate) mod fuse_silu;
 pub(crate) mod hold_quantizers;
 mod layouts;
 pub(crate) mod lift_convolutions;
@@ -18,6 +19,7 @@ pub(crate) mod scale_in_blocks;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::plan::resolve_target;
 use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId};
+use squint_ops::MICROSOFT;
 use squint_targets::FloatKernels;
 use std::sync::Arc;
 
@@ -52,6 +54,24 @@ fn operators(model: &Model, op_types: &[&str]) -> Result<Vec<OpId>, PassError> {
     let g = model.main();
     let order = g.topo().map_err(|c| PassError::Model(c.to_string()))?;
     Ok(order.into_iter().filter(|op| op_types.iter().any(|t| g.op(*op).is(t))).collect())
+}
+
+/// Puts an operator of ONNX Runtime's own in the place of another one, under its name; true if there was a result to give.
+fn replace(g: &mut Graph, old: OpId, spec: OpSpec, by: &str) -> bool {
+    let Some(y) = g.result(old, 0) else { return false };
+    let origin = format!("{by}({})", g.label(old));
+    let spec = spec.domain(MICROSOFT).name(g.op(old).name.clone()).near(old).origin(origin);
+    g.set_result(old, 0, None);
+    let new = g.add_op(spec);
+    g.set_result(new, 0, Some(y));
+    true
+}
+
+/// Declares that the model has operators of ONNX Runtime's own.
+fn need_microsoft(model: &mut Model) {
+    if model.opset(MICROSOFT).is_none() {
+        model.set_opset(MICROSOFT, 1);
+    }
 }
 
 /// A constant that no caller can replace.

@@ -58,7 +58,7 @@ pub(super) fn price(
 }
 
 /// Decibels of signal to noise, those not needed left out, less what the time is worth in decibels.
-fn worth(error: f64, nanoseconds: u64) -> f64 {
+pub(super) fn worth(error: f64, nanoseconds: u64) -> f64 {
     let sqnr = (-10.0 * error.max(1e-30).log10()).min(ENOUGH);
     sqnr - (nanoseconds.max(1) as f64).ln() / WORTH
 }

@@ -7,14 +7,21 @@ use squint_ir::Tensor;
 pub(crate) struct Deviation {
     /// Energy of the difference over energy of the float output, the mean over outputs.
     pub(crate) error: f64,
+    /// The same of the output where it is largest: the mean hides one bad output behind good ones.
+    pub(crate) worst: f64,
     /// Share of rows whose most probable class is another; 0 where there are too few rows to tell.
     pub(crate) flips: f64,
 }
 
 impl Deviation {
-    /// Signal to noise in dB.
+    /// Signal to noise in dB, by the mean over outputs.
     pub(crate) fn sqnr(self) -> f64 {
         -10.0 * self.error.log10()
+    }
+
+    /// Signal to noise of the worst output in dB.
+    pub(crate) fn worst_sqnr(self) -> f64 {
+        -10.0 * self.worst.log10()
     }
 }
 
@@ -22,12 +29,12 @@ impl Deviation {
 const ENOUGH_ROWS: usize = 64;
 
 /// Sums over samples, for each output.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sums {
     outputs: Vec<Sum>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Sum {
     signal: f64,
     noise: f64,
@@ -68,8 +75,9 @@ impl Sums {
                 flips = flips.max(sum.flipped as f64 / sum.rows as f64);
             }
         }
+        let worst = errors.iter().copied().fold(0.0, f64::max);
         let error = if errors.is_empty() { 0.0 } else { errors.iter().sum::<f64>() / errors.len() as f64 };
-        Deviation { error, flips }
+        Deviation { error, worst, flips }
     }
 }
 

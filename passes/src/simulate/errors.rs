@@ -1,6 +1,8 @@
 //! How far the outputs of a plan are from those of the float graph, sample by sample, and when that is less than with
 //! another plan.
 
+use super::Deviation;
+use super::deviation::Sums;
 use squint_ir::Tensor;
 
 /// What a plan does to each of some samples: energy of the difference at the outputs over mean energy of the
@@ -11,6 +13,8 @@ pub(crate) struct Errors {
     pub(super) energy: Vec<f64>,
     /// The largest squared difference of an element, in the same unit.
     pub(super) peak: Vec<f64>,
+    /// The differences at the outputs themselves, over all samples.
+    pub(super) sums: Sums,
 }
 
 /// Energy in decibels, with a floor.
@@ -19,6 +23,18 @@ fn decibels(x: f64) -> f64 {
 }
 
 impl Errors {
+    /// The difference at the outputs themselves, over all samples.
+    pub(crate) fn deviation(&self) -> Deviation {
+        self.sums.deviation()
+    }
+
+    /// The difference at the outputs themselves, over these samples and those of another measurement.
+    pub(crate) fn deviation_with(&self, more: &Errors) -> Deviation {
+        let mut sums = self.sums.clone();
+        sums.add(&more.sums);
+        sums.deviation()
+    }
+
     /// Whether the largest error of a sample is no larger than with another plan, in the mean of decibels. A plan that
     /// clips what is rare may have the smaller energy of errors, and lose what a detector is there to find.
     pub(crate) fn peaks_no_more_than(&self, other: &Errors) -> bool {
@@ -75,7 +91,7 @@ mod tests {
 
     #[test]
     fn gains_are_those_that_samples_agree_on() {
-        let errors = |e: &[f64]| Errors { energy: e.to_vec(), peak: e.to_vec() };
+        let errors = |e: &[f64]| Errors { energy: e.to_vec(), peak: e.to_vec(), sums: Sums::new(0) };
         let before = errors(&[1.0, 0.01, 0.02]);
         assert!((errors(&[0.1, 0.001, 0.002]).gain_over(&before) - 10.0).abs() < 1e-9);
         assert_eq!(before.gain_over(&before), 0.0);

@@ -1,47 +1,39 @@
-//! `fuse-gelu-tanh`: the approximate Gelu that is written out becomes one operator.
+//! `fuse-gelu`: a Gelu that is written out becomes one operator.
 //!
 //! ```text
-//! x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))   =   com.microsoft.FastGelu (x)
+//! x/2·(1 + erf(x/√2))                             =   com.microsoft.Gelu (x)
+//! x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))        =   com.microsoft.FastGelu (x)
 //! ```
 //!
-//! ONNX has the operator since 20 (`Gelu`), ONNX Runtime of its own. The runtime looks for some spellings of it
-//! (`fast_gelu_fusion.cc`); here any is found: what stands under the tanh is read as a polynomial.
+//! ONNX has the operator since 20 (`Gelu`), ONNX Runtime of its own. The runtime looks for some spellings of both
+//! (`gelu_fusion.cc`, `fast_gelu_fusion.cc`), but not behind a DequantizeLinear: of that it makes one for each reader, and
+//! the spelling has two. Here any is found: what stands under the curve is read as a polynomial.
 
-use super::{Tailoring, factor, operators, scalar, with_scalar};
+use super::{Tailoring, factor, need_microsoft, operators, replace, scalar, with_scalar};
 use crate::pass::{PassCx, PassError};
 use squint_ir::{Graph, Model, OpId, OpSpec, ValueId};
-use squint_ops::MICROSOFT;
 use squint_targets::FloatKernels;
 
 /// The pass.
-pub(crate) const PASS: Tailoring = Tailoring { name: "fuse-gelu-tanh", rewrite: fuse };
+pub(crate) const PASS: Tailoring = Tailoring { name: "fuse-gelu", rewrite: fuse };
 
 fn fuse(model: &mut Model, _: &mut PassCx<'_>, _: &FloatKernels) -> Result<bool, PassError> {
     let mut changed = false;
-    for tanh in operators(model, &["Tanh"])? {
+    for curve in operators(model, &["Erf", "Tanh"])? {
         let g = model.main_mut();
-        let Some((x, end)) = gelu(g, tanh) else { continue };
-        let Some(y) = g.result(end, 0) else { continue };
-        let spec = OpSpec::new("FastGelu")
-            .domain(MICROSOFT)
-            .name(g.op(end).name.clone())
-            .operands([x])
-            .near(end)
-            .origin(format!("fuse-gelu-tanh({})", g.label(end)));
-        g.set_result(end, 0, None);
-        let fused = g.add_op(spec);
-        g.set_result(fused, 0, Some(y));
-        changed = true;
+        let Some((x, end)) = gelu(g, curve) else { continue };
+        let op_type = if g.op(curve).is("Erf") { "Gelu" } else { "FastGelu" };
+        changed |= replace(g, end, OpSpec::new(op_type).operands([x]), "fuse-gelu");
     }
-    if changed && model.opset(MICROSOFT).is_none() {
-        model.set_opset(MICROSOFT, 1);
+    if changed {
+        need_microsoft(model);
     }
     Ok(changed)
 }
 
 /// The operand of a Gelu, and the operator that gives its result.
-fn gelu(g: &Graph, tanh: OpId) -> Option<(ValueId, OpId)> {
-    let add = g.only_use(g.result(tanh, 0)?)?.op;
+fn gelu(g: &Graph, curve: OpId) -> Option<(ValueId, OpId)> {
+    let add = g.only_use(g.result(curve, 0)?)?.op;
     let (_, one) = with_scalar(g, add)?;
     let sum = g.result(add, 0).filter(|_| g.op(add).is("Add") && one == 1.0)?;
     let (product, other) = only_product(g, sum)?;
@@ -54,13 +46,13 @@ fn gelu(g: &Graph, tanh: OpId) -> Option<(ValueId, OpId)> {
         Factor::Value(v) => {
             let halved = g.producer(v).and_then(|(p, _)| factor(g, p)).filter(|(_, k)| *k == 0.5);
             match (halved, g.result(product, 0).and_then(|v| only_product(g, v))) {
-                (Some((x, _)), _) if is_argument(g, tanh, x) => (x, product),
+                (Some((x, _)), _) if is_argument(g, curve, x) => (x, product),
                 (_, Some((end, Factor::Number(0.5)))) => (v, end),
                 _ => return None,
             }
         }
     };
-    is_argument(g, tanh, x).then_some((x, end))
+    is_argument(g, curve, x).then_some((x, end))
 }
 
 /// What else is multiplied.
@@ -79,14 +71,17 @@ fn only_product(g: &Graph, v: ValueId) -> Option<(OpId, Factor)> {
     g.op(op).is("Mul").then(|| (op, Factor::Value(if a == v { b } else { a })))
 }
 
-/// True if the tanh is that of `√(2/π)·(x + 0.044715·x³)`, to the digits that exporters write.
-fn is_argument(g: &Graph, tanh: OpId, x: ValueId) -> bool {
-    let Some([zero, one, two, three]) = g.operand(tanh, 0).and_then(|d| polynomial(g, d, x, 12)) else {
+/// True if the curve is `erf(x/√2)` or `tanh(√(2/π)·(x + 0.044715·x³))`, to the digits that exporters write.
+fn is_argument(g: &Graph, curve: OpId, x: ValueId) -> bool {
+    let Some(is) = g.operand(curve, 0).and_then(|d| polynomial(g, d, x, 12)) else {
         return false;
     };
-    let near = |a: f64, b: f64| (a - b).abs() < 1e-6;
     let slope = (2.0 / std::f64::consts::PI).sqrt();
-    near(zero, 0.0) && near(one, slope) && near(two, 0.0) && near(three, slope * 0.044_715)
+    let wanted = match g.op(curve).is("Erf") {
+        true => [0.0, std::f64::consts::FRAC_1_SQRT_2, 0.0, 0.0],
+        false => [0.0, slope, 0.0, slope * 0.044_715],
+    };
+    is.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-6)
 }
 
 /// Coefficients, constant first, if a value is a polynomial of another of degree 3 at most.
@@ -104,6 +99,10 @@ fn polynomial(g: &Graph, v: ValueId, x: ValueId, depth: usize) -> Option<[f64; 4
     }
     match g.op(op).op_type.as_str() {
         "Mul" => product(operand(0)?, operand(1)?),
+        "Div" => {
+            let k = f64::from(scalar(g, g.operand(op, 1)?)?);
+            Some(operand(0)?.map(|c| c / k))
+        }
         "Add" => {
             let (a, b) = (operand(0)?, operand(1)?);
             Some(std::array::from_fn(|i| a[i] + b[i]))
@@ -143,7 +142,7 @@ mod tests {
         let before = parse(&format!(
             "<ir_version: 8, opset_import: [\"\" : 15]> m (float[3,5] x0) => (float[3,5] y) \
              <float three = {{3}}, float two = {{2}}, float c = {{0.044715}}, float k = {{0.7978846}}, float one = {{1}}, \
-              float half = {{0.5}}, float kc = {{0.035677407}}> {{ x = Sin (x0) {body} }}"
+              float half = {{0.5}}, float kc = {{0.035677407}}, float root = {{1.4142135}}, float inverse = {{0.70710677}}> {{ x = Sin (x0) {body} }}"
         ));
         let mut after = before.clone();
         let config = Config::new("cpu-vnni");
@@ -178,7 +177,21 @@ mod tests {
     }
 
     #[test]
+    fn the_exact_one_has_an_operator_of_its_own() {
+        for argument in ["d = Div (x, root)", "d = Mul (inverse, x)"] {
+            for tail in ["m = Mul (x, a) y = Mul (m, half)", "m = Mul (x, half) y = Mul (m, a)"] {
+                let body = format!("{argument} e = Erf (d) a = Add (one, e) {tail}");
+                assert_eq!(run(&body), "Sin Gelu", "{body}");
+            }
+        }
+    }
+
+    #[test]
     fn other_curves_stay() {
+        assert!(
+            run("d = Mul (x, k) e = Erf (d) a = Add (e, one) m = Mul (x, a) y = Mul (m, half)")
+                .contains("Erf")
+        );
         for body in [
             "d = Mul (x, k) e = Tanh (d) a = Add (e, one) m = Mul (x, a) y = Mul (m, half)",
             "p = Pow (x, three) q = Mul (p, c) r = Add (x, q) d = Mul (r, k) e = Tanh (d) a = Add (e, half) \
