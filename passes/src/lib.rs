@@ -62,6 +62,7 @@ mod spread_grids;
 pub mod statistics;
 mod subpixel_convolutions;
 mod tailor;
+mod weight_blocks;
 mod weights;
 
 pub use fuse::reference as rewrites_reference;
