@@ -64,5 +64,6 @@ mod subpixel_convolutions;
 mod tailor;
 mod weight_blocks;
 mod weights;
+mod widen_float8;
 
 pub use fuse::reference as rewrites_reference;

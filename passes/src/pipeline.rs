@@ -137,6 +137,8 @@ const LOWER: &[&dyn Pass] = &[
     &raise_fake_quant::RaiseFakeQuant,
     // Weights and biases become the numbers that their codes stand for; the quantizers of data stay.
     &dequantize_constants::DequantizeConstants,
+    // Those of data to 8-bit floats, which executors do not have.
+    &widen_float8::WidenFloat8,
     // Some tools write a DequantizeLinear for each reader of a value.
     &merge_common_subexpressions::MergeCommonSubexpressions,
     &eliminate_dead_code::EliminateDeadCode,

@@ -16,6 +16,7 @@ mod awq;
 mod gptq;
 mod learn;
 mod moments;
+mod trial;
 
 use crate::calibration::Method;
 use crate::calibration::blocks::{BlockGrid, Choice};

@@ -18,6 +18,11 @@ pub(crate) const SLICE: usize = 2048;
 /// Rows that moments are made from: four times the length of a row, within these limits.
 const ROWS: std::ops::RangeInclusive<usize> = 2048..=16384;
 
+/// Rows of a length that moments are made from.
+pub(super) fn wanted_rows(len: usize) -> usize {
+    (4 * len).clamp(*ROWS.start(), *ROWS.end())
+}
+
 /// Sums over rows of one value.
 #[derive(Clone, Debug)]
 pub(super) struct Moments {
@@ -129,7 +134,7 @@ pub(super) fn collect(
 ) -> Result<Vec<Option<Moments>>, PassError> {
     let mut moments: Vec<Option<Moments>> =
         watched.iter().map(|w| Some(Moments::new(w.len, w.block))).collect();
-    let most = |w: &Watched| (4 * w.len).clamp(*ROWS.start(), *ROWS.end()).div_ceil(numbers.len().max(1));
+    let most = |w: &Watched| wanted_rows(w.len).div_ceil(numbers.len().max(1));
     for chunk in numbers.chunks(rayon::current_num_threads().max(1)) {
         let seen = chunk.par_iter().map(|number| {
             let sample = samples.get(*number).map_err(PassError::Data)?;
