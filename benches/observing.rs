@@ -5,7 +5,7 @@
 
 use squint::ir::execute::{Execute, Session};
 use squint::passes::calibration::Sketch;
-use squint::passes::pipeline::pass_named;
+use squint::passes::pipeline::observe;
 use squint::{Config, DataOptions, Dataset, Hooks, OnnxRuntime, Sample, Samples, Tract};
 use std::error::Error;
 use std::io::{self, Write};
@@ -23,11 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut model = squint::load(&model_path)?;
     let data = Dataset::open(&model, &DataOptions::new([data_path]))?;
     let config = Config::new("cpu-vnni");
-    squint::optimize(&mut model, &config, &Hooks::default())?;
-    let mut cx = squint::passes::pass::PassCx::new(&config);
-    for pass in ["infer-types", "insert-observers"] {
-        pass_named(pass).ok_or("no such pass")?.run(&mut model, &mut cx)?;
-    }
+    let observed = observe(&mut model, &config, &Hooks::default())?;
     let sample = data.get(0)?;
     let mut executors: Vec<Box<dyn Execute>> = vec![Box::new(Tract)];
     if let Ok(library) = squint::find_onnxruntime(None) {
@@ -35,8 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for executor in &executors {
         let plain = executor.prepare(&model, &[])?;
-        let observing = executor.prepare(&model, &cx.observed)?;
-        let mut sketches = vec![Sketch::new(); cx.observed.len()];
+        let observing = executor.prepare(&model, &observed)?;
+        let mut sketches = vec![Sketch::new(); observed.len()];
         let (mut bare, mut sketched) = (Duration::MAX, Duration::MAX);
         // In turns, so that other load on the machine falls on both.
         for _ in 0..ROUNDS {
@@ -50,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             model_path.display(),
             executor.name(),
             bare.as_secs_f64() * 1e3,
-            cx.observed.len(),
+            observed.len(),
             sketched.as_secs_f64() * 1e3,
         )?;
     }

@@ -6,6 +6,7 @@
 //! value falls on.
 
 use crate::Error;
+use rayon::prelude::*;
 use squint_ir::execute::{Execute, Samples, Session};
 use squint_ir::{Model, Tensor, ValueId};
 use squint_passes::config::Config;
@@ -51,7 +52,8 @@ impl Interpreter {
         g.values().filter(|v| g.konst(*v).is_none() && !g.is_output(*v) && !g.is_input(*v)).collect()
     }
 
-    /// Outputs by name, and `observe` by name, of one sample after the other in their order, handed to `each`.
+    /// Outputs by name, and `observe` by name, of one sample after the other in their order, handed to `each`. As many samples
+    /// are run at once as there are cores.
     ///
     /// # Errors
     /// If a sample cannot be read or run, or `each` fails.
@@ -65,16 +67,23 @@ impl Interpreter {
         let session = self.session(executor, observe)?;
         let g = self.model.main();
         let names: Vec<&str> = g.outputs.iter().map(|v| g.value(*v).name()).collect();
-        for i in 0..samples.len() {
-            let sample = samples.get(i).map_err(PassError::Data)?;
+        let one = |i: &usize| -> Result<Vec<(String, Tensor)>, PassError> {
+            let sample = samples.get(*i).map_err(PassError::Data)?;
             let mut inside = Vec::new();
             let outputs = session.run(&sample, &mut |slot, dims, data| {
                 let name = g.value(observe[slot]).name().to_owned();
                 inside.push((name, Tensor::from_f32(dims, data)));
                 None
-            });
-            let outputs = names.iter().map(|n| (*n).to_owned()).zip(outputs.map_err(PassError::from)?);
-            each(i, outputs.chain(inside).collect())?;
+            })?;
+            let outputs = names.iter().map(|n| (*n).to_owned()).zip(outputs);
+            Ok(outputs.chain(inside).collect())
+        };
+        let indices: Vec<usize> = (0..samples.len()).collect();
+        for chunk in indices.chunks(rayon::current_num_threads().max(1)) {
+            let results: Vec<_> = chunk.par_iter().map(one).collect();
+            for (i, result) in chunk.iter().zip(results) {
+                each(*i, result?)?;
+            }
         }
         Ok(())
     }

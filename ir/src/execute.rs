@@ -14,6 +14,9 @@ pub type Sample = Vec<(String, Tensor)>;
 /// of the run; `None` leaves the value as it is.
 pub type Observer<'a> = dyn FnMut(usize, &[usize], &[f32]) -> Option<Vec<f32>> + 'a;
 
+/// As [`Observer`], for values that are changed in several runs.
+pub type Change<'a> = dyn Fn(usize, &[usize], &[f32]) -> Option<Vec<f32>> + 'a;
+
 /// Something that can run float models.
 pub trait Execute: Sync {
     /// Its name as users write it.
@@ -44,21 +47,24 @@ pub trait Session: Sync {
     /// If an input is missing or of the wrong type or shape, or an operator fails.
     fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError>;
 
-    /// Runs one sample as it is, and once more for each change: an observed value, by its position in the list given
-    /// to [`Execute::prepare`], with the elements that take its place. `each` gets the number of a change and the
-    /// graph outputs with it; what is returned are the outputs without any. An executor that can computes again only
-    /// what depends on the change.
+    /// Runs one sample as it is, and once more for each of `groups` of observed values, by their positions in the list
+    /// given to [`Execute::prepare`], with what `change` gives in the place of each value of the group. `each` gets the
+    /// number of a group and the graph outputs with it; what is returned are the outputs without any change. An executor
+    /// that can computes only once what comes before a change.
     ///
     /// # Errors
     /// As [`Session::run`].
-    fn run_changed(
+    fn run_each(
         &self,
         sample: &Sample,
-        changes: &[(usize, Vec<f32>)],
+        groups: &[Vec<usize>],
+        change: &Change<'_>,
         each: &mut dyn FnMut(usize, Vec<Tensor>),
     ) -> Result<Vec<Tensor>, ExecuteError> {
-        for (i, (changed, data)) in changes.iter().enumerate() {
-            let mut replace = |slot: usize, _: &[usize], _: &[f32]| (slot == *changed).then(|| data.clone());
+        for (i, group) in groups.iter().enumerate() {
+            let mut replace = |slot: usize, dims: &[usize], data: &[f32]| {
+                if group.contains(&slot) { change(slot, dims, data) } else { None }
+            };
             each(i, self.run(sample, &mut replace)?);
         }
         self.run(sample, &mut |_, _, _| None)

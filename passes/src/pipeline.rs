@@ -8,9 +8,9 @@ use crate::recording::{DataRecord, Recording};
 use crate::report::{Note, Notes, Report};
 use crate::runner::{Hooks, run};
 use crate::*;
-use squint_ir::Model;
 use squint_ir::execute::{Execute, Samples};
 use squint_ir::fingerprint::Fingerprint;
+use squint_ir::{Model, ValueId};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
@@ -409,6 +409,18 @@ pub fn plan(
     plan_until(model, evidence, config, hooks, &planning[..1])
 }
 
+/// Brings a float model into the form that calibration runs. Returns the values that it observes.
+///
+/// # Errors
+/// If the model is not well-formed.
+pub fn observe(model: &mut Model, config: &Config, hooks: &Hooks<'_>) -> Result<Vec<ValueId>, PassError> {
+    let mut cx = PassCx::new(config);
+    for passes in [PREPARE, OPTIMIZE, OBSERVE] {
+        run(passes, model, &mut cx, hooks)?;
+    }
+    Ok(cx.observed)
+}
+
 /// Measures the float graph on samples, and keeps the result under the names of values.
 ///
 /// # Errors
@@ -421,17 +433,14 @@ pub fn record(
     config: &Config,
     hooks: &Hooks<'_>,
 ) -> Result<Recording, PassError> {
-    let mut cx = PassCx::new(config);
-    run(PREPARE, model, &mut cx, hooks)?;
-    run(OPTIMIZE, model, &mut cx, hooks)?;
-    run(OBSERVE, model, &mut cx, hooks)?;
+    let observed = observe(model, config, hooks)?;
     let g = model.main();
-    let axes = calibrate::channel_axes(g, &cx.observed, part.channels)?;
+    let axes = calibrate::channel_axes(g, &observed, part.channels)?;
     let mut recording = Recording {
         graph: Fingerprint::of(model).map_err(|c| PassError::Model(c.to_string()))?,
         data: part.data,
-        names: cx.observed.iter().map(|v| g.value(*v).name().to_owned()).collect(),
-        tally: calibrate::Tally::new(cx.observed.len(), part.each).by_channel(&axes),
+        names: observed.iter().map(|v| g.value(*v).name().to_owned()).collect(),
+        tally: calibrate::Tally::new(observed.len(), part.each).by_channel(&axes),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     if let Some(begun) = part.begun {
@@ -442,7 +451,7 @@ pub fn record(
     let done = recording.tally.done();
     let left: Vec<usize> = part.indices.iter().copied().filter(|i| !done.contains(i)).collect();
     hooks.progress.pass(calibrate::NAME);
-    let (float, threads) = (FloatGraph::new(model, &cx.observed, executor)?, calibrate::threads(config));
+    let (float, threads) = (FloatGraph::new(model, &observed, executor)?, calibrate::threads(config));
     let run = calibrate::Run { float: &float, samples, threads, progress: hooks.progress, hash: true };
     let mut tally = recording.tally.clone();
     let mut save = |tally: &calibrate::Tally| {

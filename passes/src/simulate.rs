@@ -5,20 +5,24 @@
 //! The simulation leaves out the rounding of weights and the differences between kernels; both are small
 //! beside that of activations at 8 bits, and the same for all plans that are compared.
 
+mod alone;
+mod deviation;
 mod errors;
+mod rounding;
 
 use crate::calibrate::threads;
 use crate::config::Config;
 use crate::float_graph::FloatGraph;
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
+pub(crate) use deviation::Deviation;
+use deviation::Sums;
 use errors::Difference;
 pub(crate) use errors::Errors;
-use multiversion::multiversion;
 use rayon::prelude::*;
-use squint_ir::affine::{Grid, QuantParams};
+pub(crate) use rounding::Rounding;
 use squint_ir::execute::{Sample, Samples, Session};
-use squint_ir::{DType, Graph, Model, Tensor, ValueId, ValueTable};
+use squint_ir::{Graph, Model, Tensor, ValueId, ValueTable};
 use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -72,22 +76,6 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// The difference that a plan makes at the outputs.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Deviation {
-    /// Energy of the difference over energy of the float output, the mean over outputs.
-    pub(crate) error: f64,
-    /// Share of rows whose most probable class is another; 0 where there are too few rows to tell.
-    pub(crate) flips: f64,
-}
-
-impl Deviation {
-    /// Signal to noise in dB.
-    pub(crate) fn sqnr(self) -> f64 {
-        -10.0 * self.error.log10()
-    }
-}
-
 /// True for probabilities, and for what a matrix of weights gives, if those are more numbers than a box has: logits.
 fn scores_classes(g: &Graph, output: ValueId) -> bool {
     let Some((op, _)) = g.producer(output) else { return false };
@@ -128,9 +116,6 @@ pub(crate) fn affordable<'d>(
     let elements: usize = dims.map(|d| d.iter().product::<usize>()).sum();
     (ELEMENTS / elements.max(1)).clamp(*range.start(), *range.end())
 }
-
-/// Rows of class scores from which a share of flips means something.
-const ENOUGH_ROWS: usize = 64;
 
 impl<'a> Simulator<'a> {
     /// Runs the samples of these numbers in float.
@@ -231,156 +216,23 @@ impl<'a> Simulator<'a> {
         Ok(errors)
     }
 
-    /// The error at the outputs from quantizing each planned value alone, with no more than about `runs`
-    /// runs: as many samples as that allows, and where not even one is, neighbours are quantized together
-    /// and share their error.
-    ///
-    /// # Errors
-    /// If the executor fails.
-    pub(crate) fn error_of_each(&self, plan: &QuantPlan, runs: usize) -> Result<ValueTable<f64>, PassError> {
-        let planned = |v: &ValueId| plan.values.get(*v).map(|p| Rounding::Planned(p.dtype, p.params));
-        self.alone(self.observed.iter().map(planned).collect(), runs)
-    }
-
-    /// The same from quantizing each of these values in every run.
-    ///
-    /// # Errors
-    /// If the executor fails.
-    pub(crate) fn error_of_each_dynamic(
-        &self,
-        values: &[ValueId],
-        runs: usize,
-    ) -> Result<ValueTable<f64>, PassError> {
-        let chosen = |v: &ValueId| values.contains(v).then_some(Rounding::Dynamic);
-        self.alone(self.observed.iter().map(chosen).collect(), runs)
-    }
-
-    fn alone(&self, roundings: Vec<Option<Rounding>>, runs: usize) -> Result<ValueTable<f64>, PassError> {
-        let rounded: Vec<usize> = (0..roundings.len()).filter(|slot| roundings[*slot].is_some()).collect();
-        let n = (runs / rounded.len().max(1)).clamp(1, self.samples.len());
-        let groups: Vec<&[usize]> = rounded.chunks(rounded.len().div_ceil(runs).max(1)).collect();
-        let one = |group: &&[usize]| {
-            let chosen = |slot: usize| roundings[slot].filter(|_| group.contains(&slot));
-            let chosen: Vec<_> = (0..roundings.len()).map(chosen).collect();
-            let run = |i: usize| self.samples.get(i).and_then(|sample| self.run(&sample, &chosen));
-            let outputs = (0..n).map(run).collect::<Result<Vec<_>, _>>()?;
-            Ok(self.compare(&self.references[..n], &outputs).error / group.len() as f64)
-        };
-        let errors =
-            self.pool.install(|| groups.par_iter().map(one).collect::<Result<Vec<_>, PassError>>())?;
-        let mut table = ValueTable::new();
-        for (group, error) in groups.iter().zip(errors) {
-            for slot in *group {
-                table.insert(self.observed[*slot], error);
-            }
-        }
-        Ok(table)
-    }
-
     /// The difference between the outputs of some runs in float and of as many others.
     pub(crate) fn compare(&self, references: &[Vec<Tensor>], outputs: &[Vec<Tensor>]) -> Deviation {
-        let (mut errors, mut flips): (Vec<f64>, f64) = (Vec::new(), 0.0);
-        for (i, classes) in self.classes.iter().enumerate() {
-            let (mut signal, mut noise, mut rows, mut flipped) = (0.0, 0.0, 0usize, 0usize);
-            for (reference, output) in references.iter().zip(outputs) {
-                let (r, o) = (&reference[i], &output[i]);
-                if !r.dtype().is_float() || r.dims() != o.dims() {
-                    continue;
-                }
-                let (x, y) = (r.f32s(), o.f32s());
-                signal += x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
-                noise +=
-                    x.iter().zip(y.iter()).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum::<f64>();
-                let width = r.dims().last().copied().unwrap_or(1);
-                if *classes && width > 1 {
-                    rows += x.len() / width;
-                    let pairs = x.chunks_exact(width).zip(y.chunks_exact(width));
-                    flipped += pairs.filter(|(x, y)| largest(x) != largest(y)).count();
-                }
-            }
-            if signal > 0.0 && noise.is_finite() {
-                errors.push(noise / signal);
-            } else if !noise.is_finite() {
-                errors.push(1.0);
-            }
-            if rows >= ENOUGH_ROWS {
-                flips = flips.max(flipped as f64 / rows as f64);
-            }
+        let mut sums = Sums::new(self.classes.len());
+        for (reference, output) in references.iter().zip(outputs) {
+            sums.add(&Sums::of(reference, output, &self.classes));
         }
-        let error = if errors.is_empty() { 0.0 } else { errors.iter().sum::<f64>() / errors.len() as f64 };
-        Deviation { error, flips }
+        sums.deviation()
     }
-}
-
-/// How a value is quantized.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Rounding {
-    /// By a scale that is planned.
-    Planned(DType, QuantParams),
-    /// By the range that it has: all of it, in unsigned levels, as DynamicQuantizeLinear does.
-    Dynamic,
-}
-
-impl Rounding {
-    /// Of a value with a planned scale.
-    pub(crate) fn of(plan: &QuantPlan, v: ValueId) -> Option<Rounding> {
-        plan.values.get(v).map(|p| Rounding::Planned(p.dtype, p.params))
-    }
-
-    /// The elements of a value, quantized and dequantized.
-    pub(crate) fn round(self, data: &[f32]) -> Vec<f32> {
-        match self {
-            Rounding::Planned(dtype, params) => round_to_grid(data, dtype, params),
-            Rounding::Dynamic => {
-                let (lo, hi) = data.iter().fold((0f32, 0f32), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
-                round_to_grid(data, DType::Uint8, Grid::U8.params(lo, hi))
-            }
-        }
-    }
-}
-
-/// Quantizes and dequantizes, as `squint_ir::affine` does, in one pass.
-fn round_to_grid(data: &[f32], dtype: DType, params: QuantParams) -> Vec<f32> {
-    let (qmin, qmax) = if dtype == DType::Uint8 { (0, 255) } else { (-128, 127) };
-    let mut out = vec![0.0; data.len()];
-    round_all(
-        data,
-        &mut out,
-        params.scale,
-        (qmin - params.zero_point) as f32,
-        (qmax - params.zero_point) as f32,
-    );
-    out
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2"))]
-fn round_all(data: &[f32], out: &mut [f32], scale: f32, lowest: f32, highest: f32) {
-    /// Adding it to a small number leaves no bits for a fraction: ties round to even.
-    const MAGIC: f32 = 12_582_912.0;
-    for (x, y) in data.iter().zip(out) {
-        let q = x / scale;
-        let q = if q > lowest { q } else { lowest };
-        let q = if q < highest { q } else { highest };
-        *y = ((q + MAGIC) - MAGIC) * scale;
-    }
-}
-
-fn largest(row: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, x) in row.iter().enumerate() {
-        if *x > row[best] {
-            best = i;
-        }
-    }
-    best
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::plan::{DynamicPlan, Tie, ValuePlan};
-    use squint_ir::OpSpec;
+    use squint_ir::affine::QuantParams;
     use squint_ir::execute::{ExecuteError, Observer};
+    use squint_ir::{DType, OpSpec};
 
     /// A network of one value, which is its output.
     struct Identity;
@@ -466,22 +318,6 @@ mod tests {
         let rounded = Rounding::Dynamic.round(&wide);
         assert!(wide.iter().zip(&rounded).all(|(x, y)| (x - y).abs() < 0.5));
         assert_eq!(s.error_of_each_dynamic(&[y], 4).unwrap().get(y), Some(&found.error));
-    }
-
-    #[test]
-    fn rounding_is_that_of_the_arithmetic() {
-        use squint_ir::affine::{dequantize, quantize};
-        let data: Vec<f32> = (-400..400)
-            .map(|i| i as f32 * 0.0125)
-            .chain([f32::INFINITY, f32::NEG_INFINITY, f32::NAN])
-            .collect();
-        for (dtype, zero_point, lo, hi) in [(DType::Uint8, 100, 0, 255), (DType::Int8, 0, -128, 127)] {
-            let params = QuantParams { scale: 0.025, zero_point };
-            let expected = data.iter().map(|x| {
-                dequantize(quantize(*x, params.scale, zero_point, lo, hi), params.scale, zero_point)
-            });
-            assert_eq!(round_to_grid(&data, dtype, params), expected.collect::<Vec<_>>());
-        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod preflight;
 mod quantize;
 mod registry;
 mod tract;
+mod variants;
 mod weights;
 
 pub use onnxruntime::OnnxRuntime;

@@ -10,8 +10,9 @@ use crate::guard;
 use crate::observe::{Constant, Observe, elements, replacement, splice};
 use crate::pieces::{self, Constants};
 use crate::registry;
+use crate::variants;
 use crate::weights::Weights;
-use squint_ir::execute::Observer;
+use squint_ir::execute::{Change, Observer};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tract_onnx::pb::{GraphProto, ModelProto};
@@ -104,73 +105,34 @@ impl Plan {
         inputs: TVec<TValue>,
         observe: &mut Observer<'_>,
     ) -> Result<TVec<TValue>, Problem> {
-        let mut current = None;
-        let outcome = guard::quietly(|| self.step(inputs, &mut current, observe));
-        let node = || current.map(|id| self.plan.model().node(id).name.clone());
-        match outcome {
-            Ok(Ok(outputs)) => Ok(outputs),
-            Ok(Err(e)) => Err(Problem { node: node(), ..Problem::new(&e) }),
-            Err(panic) => Err(Problem { node: node(), message: panic }),
-        }
+        self.guarded(|current| self.step(inputs, current, observe))
     }
 
-    /// Runs the plan on inputs of its signature, and again for each of `changes` (slot, elements). Results of nodes
-    /// that no change reaches are kept from the first run. `each` gets the number of a change and its outputs.
-    pub(crate) fn run_changed(
+    /// Runs the plan on inputs of its signature, and again for each of `groups` of observed values with what `change`
+    /// gives in their place. `each` gets the number of a group and its outputs.
+    pub(crate) fn run_each(
         &self,
         inputs: TVec<TValue>,
-        changes: &[(usize, Vec<f32>)],
+        groups: &[Vec<usize>],
+        change: &Change<'_>,
         each: &mut dyn FnMut(usize, TVec<TValue>),
     ) -> Result<TVec<TValue>, Problem> {
+        self.guarded(|current| variants::run(&self.plan, inputs, groups, change, each, current))
+    }
+
+    /// Runs something that keeps the number of the node at work, by which a failure is found.
+    fn guarded(
+        &self,
+        run: impl FnOnce(&mut Option<usize>) -> TractResult<TVec<TValue>>,
+    ) -> Result<TVec<TValue>, Problem> {
         let mut current = None;
-        let outcome = guard::quietly(|| self.steps(inputs, changes, &mut current, each));
+        let outcome = guard::quietly(|| run(&mut current));
         let node = || current.map(|id| self.plan.model().node(id).name.clone());
         match outcome {
             Ok(Ok(outputs)) => Ok(outputs),
             Ok(Err(e)) => Err(Problem { node: node(), ..Problem::new(&e) }),
             Err(panic) => Err(Problem { node: node(), message: panic }),
         }
-    }
-
-    fn steps(
-        &self,
-        inputs: TVec<TValue>,
-        changes: &[(usize, Vec<f32>)],
-        current: &mut Option<usize>,
-        each: &mut dyn FnMut(usize, TVec<TValue>),
-    ) -> TractResult<TVec<TValue>> {
-        let model = self.plan.model();
-        let mut kept: Vec<Option<TVec<TValue>>> = vec![None; model.nodes().len()];
-        let outputs = self.plan.spawn()?.run_plan_with_eval(inputs.clone(), |ctx, state, node, inputs| {
-            *current = Some(node.id);
-            let results = if node.op_is::<Observe>() { inputs } else { eval(ctx, state, node, inputs)? };
-            kept[node.id] = Some(results.clone());
-            TractResult::Ok(results)
-        })?;
-        for (i, (slot, elements)) in changes.iter().enumerate() {
-            let observes = |n: &&TypedNode| n.op_as::<Observe>().is_some_and(|o| o.slots.contains(slot));
-            // A constant cannot be changed: nothing else does either.
-            let Some(start) = model.nodes().iter().find(observes).map(|n| n.id) else {
-                guard::aloud(|| each(i, outputs.clone()));
-                continue;
-            };
-            let reached = reached(model, start);
-            let changed =
-                self.plan.spawn()?.run_plan_with_eval(inputs.clone(), |ctx, state, node, inputs| {
-                    *current = Some(node.id);
-                    if node.id == start {
-                        return TractResult::Ok(tvec!(replacement(&inputs[0], elements)?.into_tvalue()));
-                    }
-                    match &kept[node.id] {
-                        Some(results) if !reached[node.id] => Ok(results.clone()),
-                        _ if node.op_is::<Observe>() => Ok(inputs),
-                        _ => eval(ctx, state, node, inputs),
-                    }
-                })?;
-            guard::aloud(|| each(i, changed));
-        }
-        *current = None;
-        Ok(outputs)
     }
 
     fn step(
@@ -206,18 +168,6 @@ impl Plan {
         }
         Ok(outputs)
     }
-}
-
-/// Which nodes depend on a node.
-fn reached(model: &TypedModel, start: usize) -> Vec<bool> {
-    let mut reached = vec![false; model.nodes().len()];
-    let mut work = vec![start];
-    while let Some(id) = work.pop() {
-        if !std::mem::replace(&mut reached[id], true) {
-            work.extend(model.node(id).outputs.iter().flat_map(|o| o.successors.iter().map(|s| s.node)));
-        }
-    }
-    reached
 }
 
 /// Gives every node a name of its own, which ONNX does not ask for and tract does: the name it has, or that

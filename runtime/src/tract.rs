@@ -13,7 +13,7 @@ use crate::pieces::Constants;
 use crate::plan::{Plan, Problem, Signature, Source};
 use crate::preflight::{self, node_name};
 use crate::weights::Weights;
-use squint_ir::execute::{Execute, ExecuteError, Observer, Sample, Session, Unsupported};
+use squint_ir::execute::{Change, Execute, ExecuteError, Observer, Sample, Session, Unsupported};
 use squint_ir::{Graph, Model, Tensor, ValueId};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -156,16 +156,17 @@ impl Session for TractSession {
         })
     }
 
-    fn run_changed(
+    fn run_each(
         &self,
         sample: &Sample,
-        changes: &[(usize, Vec<f32>)],
+        groups: &[Vec<usize>],
+        change: &Change<'_>,
         each: &mut dyn FnMut(usize, Vec<Tensor>),
     ) -> Result<Vec<Tensor>, ExecuteError> {
         let (signature, arrays) = self.arrays(sample)?;
         self.with_plan(&signature, |plan| {
             let mut wrong = None;
-            let outputs = plan.run_changed(arrays, changes, &mut |i, outputs| match tensors(&outputs) {
+            let outputs = plan.run_each(arrays, groups, change, &mut |i, outputs| match tensors(&outputs) {
                 Ok(outputs) => each(i, outputs),
                 Err(e) => wrong = wrong.take().or(Some(e)),
             });
@@ -263,17 +264,27 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_seen_at_the_outputs_one_at_a_time() {
+    fn changes_are_seen_at_the_outputs_one_group_at_a_time() {
         let (model, observe) = model();
         let session = Tract.prepare(&model, &observe).unwrap();
         let sample = sample(&[1, 2], &[1.0, 1.0]);
-        // The input, the sum before the clamp, the output itself, and a constant.
-        let changes = [(0, vec![0.0, 0.0]), (2, vec![-1.0, 7.0]), (3, vec![5.0, 5.0]), (4, vec![9.0, 9.0])];
-        let mut changed = vec![];
-        let outputs = session.run_changed(&sample, &changes, &mut |i, o| changed.push((i, o[0].to_f32s())));
+        // The input, the sum before the clamp, the output itself, a constant; and two values together, of which the
+        // second sees what the first has done.
+        let groups = [vec![0], vec![2], vec![3], vec![4], vec![1, 3], vec![]];
+        let change = |slot: usize, _: &[usize], data: &[f32]| {
+            let new = match slot {
+                0 => [0.0, 0.0],
+                1 => [10.0, 0.0],
+                2 => [-1.0, 7.0],
+                3 => return Some(data.iter().map(|x| 2.0 * x).collect()),
+                _ => [9.0, 9.0],
+            };
+            Some(new.to_vec())
+        };
+        let mut changed = vec![vec![]; groups.len()];
+        let outputs = session.run_each(&sample, &groups, &change, &mut |i, o| changed[i] = o[0].to_f32s());
         assert_eq!(outputs.unwrap()[0].to_f32s(), [0.0, 6.5]);
-        let expected = [[0.0, 0.5], [0.0, 7.0], [5.0, 5.0], [0.0, 6.5]];
-        assert_eq!(changed, expected.map(|o| o.to_vec()).into_iter().enumerate().collect::<Vec<_>>());
+        assert_eq!(changed, [[0.0, 0.5], [0.0, 7.0], [0.0, 13.0], [0.0, 6.5], [12.0, 1.0], [0.0, 6.5]]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::num::NonZeroUsize;
 ///
 /// Half of the samples calibrate, the other half judge. Ways to quantize are tried with all in integers that pays, the
 /// least work first, and where none is accurate enough, what costs most accuracy for its speed goes back to float.
-/// Speed is what the target's cost model predicts.
+/// Speed is what the target's cost model predicts. What was found is made again from all samples.
 #[derive(Args)]
 pub(crate) struct Tune {
     #[command(flatten)]
@@ -149,7 +149,16 @@ impl Tune {
                 t.speedup
             );
         }
-        out.push_str("  (speed-up over float as the target's cost model predicts it)");
+        out.push_str("  (speed-up over float as the target's cost model predicts it)\n");
+        match tuned.from_all {
+            Some(drop) => {
+                let all = tuned.samples.0 + tuned.samples.1;
+                let _ = write!(out, "  written: made again from all {all} samples, drop {:.2}%", 100.0 * drop);
+            }
+            None => out.push_str(
+                "  written: made from the samples that calibrate; from all it is slower or does not meet the bound",
+            ),
+        }
         out
     }
 
@@ -171,6 +180,7 @@ impl Tune {
             "samples": {"calibration": tuned.samples.0, "held_back": tuned.samples.1},
             "trials": trials.collect::<Vec<_>>(),
             "chosen": tuned.chosen,
+            "from_all_samples": tuned.from_all.map(|drop| json!({"drop": drop})),
         })
     }
 }

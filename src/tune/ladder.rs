@@ -26,6 +26,40 @@ pub(super) fn climb(trials: &mut Trials<'_>, base: &Config) -> Result<Made, Erro
     best.ok_or_else(spent)
 }
 
+/// Decibels by which the error on calibration samples is kept below the bound, where samples held back were worse.
+const MARGINS: [f64; 3] = [1.0, 3.0, 6.0];
+
+/// Climbs with the error of the outputs held to `sqnr` dB on calibration samples, by leaving in float what costs most, and
+/// to more where the samples held back ask for it; the last rung is the float model, which loses nothing.
+pub(super) fn climb_held(trials: &mut Trials<'_>, base: &Config, sqnr: f64) -> Result<(), Error> {
+    for (what, config) in held_rungs(base, sqnr.min(MOST)) {
+        match trials.try_one(&what, &config)? {
+            Some(made) if !trials.holds(&made) => {}
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// A bound in dB that only float meets.
+const MOST: f64 = 200.0;
+
+fn held_rungs(base: &Config, sqnr: f64) -> Vec<(String, Config)> {
+    let at = |effort: u8, margin: f64| {
+        let what = match margin {
+            0.0 => format!("{}, at least {sqnr:.0} dB", effort_name(effort)),
+            _ => format!("{}, {margin} dB more", effort_name(effort)),
+        };
+        // Without effort nothing is measured at the outputs.
+        (what, Config { effort, min_sqnr: sqnr + margin, ..base.clone() })
+    };
+    let first = base.effort.max(1);
+    let mut rungs: Vec<_> = (first..=first.max(2)).map(|effort| at(effort, 0.0)).collect();
+    rungs.extend(MARGINS.map(|margin| at(first, margin)));
+    rungs.push(("all in float".to_owned(), Config { keep_float: vec!["*".into()], ..base.clone() }));
+    rungs
+}
+
 /// What is said if there is no budget at all.
 pub(super) fn spent() -> Error {
     squint_passes::pass::PassError::Config("a budget of 0 models leaves nothing to try".into()).into()
@@ -77,6 +111,9 @@ mod tests {
         base.effort = 3;
         assert_eq!(names(&base), [("ranges refined one by one".to_owned(), 3)]);
         base.method = Method::Auto;
+        let held = held_rungs(&base, 20.0);
+        assert_eq!(held.iter().map(|(_, c)| c.min_sqnr).collect::<Vec<_>>(), [20.0, 21.0, 23.0, 26.0, 15.0]);
+        assert_eq!(held.last().map(|(_, c)| c.keep_float.len()), Some(1));
         assert!(names(&base)[1..].iter().all(|(what, effort)| what.starts_with("ranges by") && *effort == 3));
     }
 }

@@ -5,6 +5,12 @@
 //! [`TuneOptions::search`], a [`descent`] over methods and schemes. The first that meets the bound is as fast as any.
 //! If none does, the best of them is taken, and [`placement`] gives up speed where it costs most accuracy. Every model
 //! is judged once: the number of whole-network evaluations does not grow with the network.
+//!
+//! Where nobody says what outputs are used for and they are not classes, a bound on their error stands for the bound on
+//! the score, which is not the same: an error of one percent may be most of what separates two objects. Then the first
+//! rung is what `quantize` makes, held to that error, with all the accuracy that it buys beyond while that is cheap.
+//!
+//! What was found is made again from all samples, those that judged among them, and kept if it still meets the bound.
 
 mod descent;
 mod judge;
@@ -53,7 +59,7 @@ pub struct Tuned {
     pub model: Model,
     /// Its report.
     pub report: Report,
-    /// How it was made: `quantize` with this configuration and the calibration samples makes it again.
+    /// How it was made: `quantize` with this configuration and the samples that it names makes it again.
     pub config: Config,
     /// Every model that was judged, in order.
     pub trials: Vec<Trial>,
@@ -63,6 +69,9 @@ pub struct Tuned {
     pub metric: Metric,
     /// Samples that calibrated, and samples that judged.
     pub samples: (usize, usize),
+    /// What the model loses on the samples that judged, made from all samples; `None` if it is the one of the trial, made
+    /// from the samples that calibrated.
+    pub from_all: Option<f64>,
 }
 
 impl Tuned {
@@ -111,17 +120,22 @@ pub fn tune(
     let judge = Judge::new(model, &own, executor, &held_back)?;
     let subject = Subject { float: model, executor, calibration: &calibration, hooks };
     let mut trials = Trials::new(subject, judge, options.max_drop, options.budget);
-    // What goes back to float is decided here, not by a bound on the way.
-    let base = Config { min_sqnr: f64::NEG_INFINITY, guide: None, samples: Some(pairs), ..base.clone() };
-    let most_accurate = match options.search {
-        true => descent::descend(&mut trials, &base)?,
-        false => ladder::climb(&mut trials, &base)?,
-    };
-    if trials.best().is_none() {
-        placement::give_up_speed(&mut trials, &most_accurate)?;
+    let config = Config { guide: None, samples: Some(pairs), ..base.clone() };
+    if options.metric.is_none() && metric == Metric::Sqnr && !options.search {
+        ladder::climb_held(&mut trials, &config, -10.0 * options.max_drop.log10())?;
+    } else {
+        // What goes back to float is decided here, not by a bound on the way.
+        let config = Config { min_sqnr: f64::NEG_INFINITY, ..config };
+        let most_accurate = match options.search {
+            true => descent::descend(&mut trials, &config)?,
+            false => ladder::climb(&mut trials, &config)?,
+        };
+        if trials.best().is_none() {
+            placement::give_up_speed(&mut trials, &most_accurate)?;
+        }
     }
-    let samples = (calibration.picks.len(), held_back.picks.len());
-    trials.tuned(metric, samples)
+    let samples_of_each = (calibration.picks.len(), held_back.picks.len());
+    trials.tuned(metric, samples, samples_of_each)
 }
 
 /// Some of the samples.

@@ -10,6 +10,9 @@ use squint_passes::config::Config;
 use squint_passes::pass::PassError;
 use std::collections::BTreeMap;
 
+/// The share of the predicted speed-up that a model made from all samples must have.
+const AS_FAST: f64 = 0.99;
+
 /// A model that was tried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trial {
@@ -130,12 +133,17 @@ impl<'a> Trials<'a> {
         self.holds(made) && self.best.as_ref().is_none_or(|b| order(made) > order(b))
     }
 
-    /// The result.
+    /// The result, made again from all samples.
     ///
     /// # Errors
     /// If nothing met the bound.
-    pub(super) fn tuned(self, metric: Metric, samples: (usize, usize)) -> Result<Tuned, Error> {
-        let Some(best) = self.best else {
+    pub(super) fn tuned(
+        self,
+        metric: Metric,
+        all_samples: &dyn Samples,
+        samples: (usize, usize),
+    ) -> Result<Tuned, Error> {
+        let Some(best) = &self.best else {
             let least = self.all.iter().map(|t| t.drop).fold(f64::INFINITY, f64::min);
             let what = format!(
                 "no model meets a drop of {} %; of {} that were tried the best lost {:.3} %{}",
@@ -146,7 +154,28 @@ impl<'a> Trials<'a> {
             );
             return Err(PassError::Config(what).into());
         };
-        let Made { number: chosen, model, report, config, .. } = best;
-        Ok(Tuned { model, report, config, trials: self.all, chosen, metric, samples })
+        let again = self.from_all(best, all_samples)?;
+        let from_all = again.as_ref().map(|m| m.drop);
+        let Made { number: chosen, model, report, config, .. } = again.unwrap_or_else(|| best.clone());
+        Ok(Tuned { model, report, config, trials: self.all, chosen, metric, samples, from_all })
+    }
+
+    /// A model made in the same way from all samples: more of them describe ranges better. `None` if it does not meet the
+    /// bound, or if it is slower although nothing but the bound decides over speed: what was placed by measured errors may
+    /// be placed otherwise.
+    fn from_all(&self, made: &Made, samples: &dyn Samples) -> Result<Option<Made>, Error> {
+        let Subject { float, executor, hooks, .. } = self.subject;
+        let config = Config { samples: Some(samples.len()), ..made.config.clone() };
+        let mut model = float.clone();
+        let report = crate::quantize_with(&mut model, Evidence::samples(executor, samples), &config, hooks)?;
+        let speedup = speedup(&report);
+        let fastest = config.min_sqnr == f64::NEG_INFINITY;
+        if fastest && speedup < made.speedup * AS_FAST {
+            return Ok(None);
+        }
+        hooks.progress.pass("judge");
+        let drop = self.judge.drop(&model)?;
+        let again = Made { number: made.number, drop, speedup, model, config, report };
+        Ok(self.holds(&again).then_some(again))
     }
 }

@@ -26,21 +26,23 @@ pub(crate) fn squint(options: &[&str]) -> Result<PathBuf> {
     arguments.extend(["--message-format", "json-render-diagnostics"]);
     arguments.extend(options);
     let output = cargo(&arguments)?;
-    executable(&output).context("cargo built `squint` but reported no executable")
+    executable(&output, "squint").context("cargo built `squint` but reported no executable")
 }
 
 /// Builds the benchmark `observing` and returns its binary.
 pub(crate) fn observing() -> Result<PathBuf> {
     let arguments = ["bench", "--package", "squint", "--bench", "observing", "--no-run"];
     let output = cargo(&[&arguments[..], &["--message-format", "json-render-diagnostics"]].concat())?;
-    executable(&output).context("cargo built `observing` but reported no executable")
+    executable(&output, "observing").context("cargo built `observing` but reported no executable")
 }
 
-/// The last executable named in cargo's stream of JSON messages.
-fn executable(messages: &[u8]) -> Option<PathBuf> {
+/// The executable of a target in cargo's stream of JSON messages: building a benchmark builds the package's binaries,
+/// too, in any order.
+fn executable(messages: &[u8], target: &str) -> Option<PathBuf> {
     let lines = messages.split(|&byte| byte == b'\n');
     let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
+    let of_target = messages.filter(|message| message["target"]["name"] == target);
+    of_target.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
 }
 
 /// Runs cargo in the repository and returns its standard output; its messages go to the terminal.
@@ -61,12 +63,14 @@ mod tests {
 
     #[test]
     fn the_executable_is_found_among_other_messages() {
-        let messages = br#"{"reason":"compiler-artifact","executable":null}
+        let messages = br#"{"reason":"compiler-artifact","target":{"name":"squint"},"executable":null}
 not json
-{"reason":"compiler-artifact","executable":"/t/debug/squint"}
+{"reason":"compiler-artifact","target":{"name":"observing"},"executable":"/t/release/deps/observing-1"}
+{"reason":"compiler-artifact","target":{"name":"squint"},"executable":"/t/release/squint"}
 {"reason":"build-finished","success":true}
 "#;
-        assert_eq!(executable(messages), Some(PathBuf::from("/t/debug/squint")));
-        assert_eq!(executable(b""), None);
+        assert_eq!(executable(messages, "squint"), Some(PathBuf::from("/t/release/squint")));
+        assert_eq!(executable(messages, "observing"), Some(PathBuf::from("/t/release/deps/observing-1")));
+        assert_eq!(executable(b"", "squint"), None);
     }
 }

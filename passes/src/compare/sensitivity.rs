@@ -4,8 +4,8 @@
 //! as soon as it is made: what it made before that is the value with its own weights and its own rounding quantized,
 //! and nothing else. Each such value is then put into the float network by itself, and what becomes of the outputs is
 //! that value's effect. What only a clamp reads and nothing rounds is no value by itself: the clamp vanishes into the
-//! operator before it, whose weights are those of the clamped value. An executor that can keeps what lies before and beside the change instead of computing it
-//! again ([`Session::run_changed`]).
+//! operator before it, whose weights are those of the clamped value. An executor that can computes what lies before the
+//! change once for all values ([`Session::run_each`]).
 
 use super::metrics::{Meaning, OutputError};
 use super::run::{Pair, Subjects, compare_outputs};
@@ -126,21 +126,24 @@ impl Sessions<'_> {
             exact[slot] = data.to_vec();
             None
         })?;
-        let mut changes = Vec::new();
+        let mut changes: Vec<Option<Vec<f32>>> = vec![None; values];
         self.quantized.run(sample, &mut |slot, _, data| {
             if exact[slot].len() != data.len() || !self.apart[slot] {
                 return None;
             }
             if exact[slot] != data {
-                changes.push((slot, data.to_vec()));
+                changes[slot] = Some(data.to_vec());
             }
             Some(std::mem::take(&mut exact[slot]))
         })?;
-        changes.sort_by_key(|(slot, _)| *slot);
-        let mut outputs = Vec::with_capacity(changes.len());
-        let reference = self.float.run_changed(sample, &changes, &mut |_, changed| outputs.push(changed))?;
-        let compared = changes.iter().zip(outputs);
-        Ok(compared.map(|((slot, _), o)| (*slot, compare_outputs(&reference, &o, self.meanings))).collect())
+        let groups: Vec<Vec<usize>> =
+            (0..values).filter(|slot| changes[*slot].is_some()).map(|s| vec![s]).collect();
+        let mut outputs = vec![Vec::new(); groups.len()];
+        let change = |slot: usize, _: &[usize], _: &[f32]| changes[slot].clone();
+        let reference =
+            self.float.run_each(sample, &groups, &change, &mut |i, changed| outputs[i] = changed)?;
+        let compared = groups.iter().zip(outputs);
+        Ok(compared.map(|(slots, o)| (slots[0], compare_outputs(&reference, &o, self.meanings))).collect())
     }
 }
 

@@ -212,16 +212,19 @@ fn unseen_reason(
     unit: &Unit,
 ) -> Option<String> {
     let unseen = |v: &ValueId| cx.statistics.sketch(*v).is_none_or(|s| s.n_finite() == 0);
+    let makes = match target.placement() {
+        Placement::Regions => &unit.makes[..],
+        Placement::Inputs => &[],
+    };
     if let Some(frozen) = &cx.frozen {
         // Nor is a weight rounded that was not.
         let weight = site.weight().is_some_and(|(_, w, _)| !frozen.weights.contains(w.value));
         // A result that may stay in float needs no grid.
-        let float = unit.float_result || target.placement() == Placement::Inputs;
-        let makes = if float { &[][..] } else { &unit.makes };
+        let makes = if unit.float_result { &[][..] } else { makes };
         let unseen = weight || unit.reads.iter().chain(makes).any(&unseen);
         return unseen.then(|| NOT_COVERED.into());
     }
-    let v = unit.reads.iter().chain(&unit.makes).find(|v| unseen(v))?;
+    let v = unit.reads.iter().chain(makes).find(|v| unseen(v))?;
     Some(format!("calibration saw no finite element of `{}`", g.value(*v).name()))
 }
 
