@@ -31,7 +31,7 @@ pub(crate) const NAME_OF_SCALING: &str = "awq";
 pub(crate) const NAME_OF_ROUNDING: &str = "gptq";
 
 /// Samples that are looked at, as many as have the rows that moments are made from; at most half of those there are.
-const LOOKED_AT: std::ops::RangeInclusive<usize> = 8..=64;
+const LOOKED_AT: std::ops::RangeInclusive<usize> = 32..=64;
 
 /// What is learnt is kept if the error is smaller by so many decibels.
 const CLEARLY: f64 = 0.1;
