@@ -95,6 +95,9 @@ fn numbers_that_a_target_lacks() {
         "--target arm64 --quantize-to fp8",
         "--target tensorrt-10 --quantize-to fp8 --scheme dynamic",
         "--target cpu-vnni --block-size 32",
+        "--target cpu-vnni --weight-rounding gptq",
+        "--target cpu-vnni --scheme weight-only --weight-rounding rtn",
+        "--target cpu-vnni --scheme weight-only --weight-rounding awq --block-size 4096",
         "--target cpu-vnni --scheme weight-only --block-size 48",
         "--target cpu-vnni --scheme weight-only --weight-bits 3",
         "--target cpu-vnni --scheme weight-only --weight-method entropy",
@@ -105,6 +108,7 @@ fn numbers_that_a_target_lacks() {
         shell.run(&format!("quantize m.onnxtxt -o q.onnx --data x.npz {options}"));
     }
     shell.run("qat export m.onnxtxt -o q.onnx --data x.npz --scheme weight-only");
+    shell.run("quantize m.onnxtxt -o q.onnx --target cpu-vnni --scheme weight-only --weight-rounding gptq");
     assert!(!shell.path("q.onnx").exists());
     // Nothing to quantize is not an error, and no data is needed.
     shell.run("quantize m.onnxtxt -o q.onnx --target cpu-vnni --scheme weight-only");

@@ -10,3 +10,4 @@ mod measuring;
 mod mutations;
 mod readers;
 mod retarget;
+mod weight_blocks;

@@ -54,11 +54,78 @@ pub struct Blocks {
     pub bits: u8,
     /// How many weights in a row along the inner axis share a scale; `None` for what suits the target.
     pub size: Option<usize>,
+    /// What is done so that results stay near, besides rounding to the nearest level.
+    pub rounding: BlockRounding,
 }
 
 impl Default for Blocks {
     fn default() -> Blocks {
-        Blocks { bits: 4, size: None }
+        Blocks { bits: 4, size: None, rounding: BlockRounding::Auto }
+    }
+}
+
+/// How weights in blocks are brought onto their levels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BlockRounding {
+    /// By all below that brings the outputs closer, if there are samples and effort; to the nearest level otherwise.
+    #[default]
+    Auto,
+    /// To the nearest level.
+    Nearest,
+    /// Channels of activations are scaled by their magnitudes before (AWQ).
+    Awq,
+    /// One after another, those that follow making up for the error (GPTQ).
+    Gptq,
+    /// The latter after the former.
+    AwqGptq,
+}
+
+/// All ways of rounding.
+const ROUNDINGS: [BlockRounding; 5] = [
+    BlockRounding::Auto,
+    BlockRounding::Nearest,
+    BlockRounding::Awq,
+    BlockRounding::Gptq,
+    BlockRounding::AwqGptq,
+];
+
+impl BlockRounding {
+    /// Whether samples are needed.
+    pub fn needs_samples(self) -> bool {
+        matches!(self, BlockRounding::Awq | BlockRounding::Gptq | BlockRounding::AwqGptq)
+    }
+
+    /// Whether channels of activations are scaled, perhaps.
+    pub(crate) fn scales(self) -> bool {
+        matches!(self, BlockRounding::Auto | BlockRounding::Awq | BlockRounding::AwqGptq)
+    }
+
+    /// Whether levels are chosen by results, perhaps.
+    pub(crate) fn compensates(self) -> bool {
+        matches!(self, BlockRounding::Auto | BlockRounding::Gptq | BlockRounding::AwqGptq)
+    }
+}
+
+impl fmt::Display for BlockRounding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BlockRounding::Auto => "auto",
+            BlockRounding::Nearest => "nearest",
+            BlockRounding::Awq => "awq",
+            BlockRounding::Gptq => "gptq",
+            BlockRounding::AwqGptq => "awq+gptq",
+        })
+    }
+}
+
+impl FromStr for BlockRounding {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<BlockRounding, String> {
+        ROUNDINGS
+            .into_iter()
+            .find(|r| r.to_string() == text)
+            .ok_or_else(|| format!("`{text}` is none of auto, nearest, awq, gptq, awq+gptq"))
     }
 }
 
@@ -255,6 +322,10 @@ mod tests {
             assert_eq!(scheme.to_string().parse(), Ok(scheme));
         }
         assert!("int8".parse::<Scheme>().is_err());
+        for rounding in ROUNDINGS {
+            assert_eq!(rounding.to_string().parse(), Ok(rounding));
+        }
+        assert!("rtn".parse::<BlockRounding>().is_err());
     }
 
     #[test]

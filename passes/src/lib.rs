@@ -62,6 +62,8 @@ mod spread_grids;
 pub mod statistics;
 mod subpixel_convolutions;
 mod tailor;
+mod weight_blocks;
 mod weights;
+mod widen_float8;
 
 pub use fuse::reference as rewrites_reference;

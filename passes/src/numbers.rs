@@ -2,9 +2,10 @@
 //! operator set can say them.
 
 use crate::calibration::Method;
-use crate::config::{Config, Quantized, Scheme};
+use crate::config::{BlockRounding, Config, Quantized, Scheme};
 use crate::pass::{PassCx, PassError};
 use crate::plan::resolve_target;
+use crate::weight_blocks::SLICE;
 use squint_ir::{DType, Model};
 use squint_targets::{Numbers, Placement, Target};
 use std::borrow::Cow;
@@ -60,6 +61,16 @@ fn settle_blocks(config: &mut Config, target: &dyn Target) -> Result<(), PassErr
             "ranges of blocks of weights are found by minmax or mse, not by `{}`",
             config.weight_method
         )));
+    }
+    let blocks = &mut config.blocks;
+    if size > SLICE && blocks.rounding != BlockRounding::Nearest {
+        if blocks.rounding.needs_samples() {
+            return Err(PassError::Config(format!(
+                "blocks of {size} weights are rounded to the nearest level only, not by `{}`, which takes up to {SLICE}",
+                blocks.rounding
+            )));
+        }
+        blocks.rounding = BlockRounding::Nearest;
     }
     if on_gpu && config.compute.is_none() {
         config.compute = Some(DType::Float16);
@@ -148,5 +159,13 @@ mod tests {
         assert!(settled_for("cpu-vnni", odd).unwrap_err().contains("powers of two"));
         let entropy = |c: &mut Config| (c.scheme, c.weight_method) = (Scheme::WeightOnly, Method::Entropy);
         assert!(settled_for("cpu-vnni", entropy).unwrap_err().contains("minmax or mse"));
+        let long = |rounding| {
+            settled_for("cpu-vnni", |c| {
+                c.scheme = Scheme::WeightOnly;
+                (c.blocks.size, c.blocks.rounding) = (Some(4096), rounding);
+            })
+        };
+        assert_eq!(long(BlockRounding::Auto).unwrap().blocks.rounding, BlockRounding::Nearest);
+        assert!(long(BlockRounding::Gptq).unwrap_err().contains("up to 2048"));
     }
 }

@@ -139,6 +139,8 @@ const LOWER: &[&dyn Pass] = &[
     &raise_fake_quant::RaiseFakeQuant,
     // Weights and biases become the numbers that their codes stand for; the quantizers of data stay.
     &dequantize_constants::DequantizeConstants,
+    // Those of data to 8-bit floats, which executors do not have.
+    &widen_float8::WidenFloat8,
     // Some tools write a DequantizeLinear for each reader of a value.
     &merge_common_subexpressions::MergeCommonSubexpressions,
     &eliminate_dead_code::EliminateDeadCode,
@@ -176,7 +178,14 @@ const ON_DEMAND: &[&dyn Pass] = &[
 ];
 
 /// Stages that run the model on data, as reports name them, in their order.
-pub const RUNNING: [&str; 4] = [equalize::NAME, calibrate::NAME, refine::NAME, repair::NAME];
+pub const RUNNING: [&str; 6] = [
+    equalize::NAME,
+    calibrate::NAME,
+    refine::NAME,
+    repair::NAME,
+    weight_blocks::NAME_OF_SCALING,
+    weight_blocks::NAME_OF_ROUNDING,
+];
 
 /// The passes of [`QUANTIZE`] for the format that is asked for, or of [`EXPORT`] for a model that is to be trained.
 fn quantize_passes(config: &Config) -> Vec<&'static dyn Pass> {
@@ -492,6 +501,14 @@ fn plan_until(
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
     let weights_only = cx.config.scheme == Scheme::WeightOnly;
     let float = if weights_only { None } else { learn(model, &mut cx, evidence, hooks, &mut timing)? };
+    let rounding = config.blocks.rounding;
+    let blocks = blocks_learn_from(&config, evidence)?;
+    if let Some((executor, samples)) = blocks.filter(|_| rounding.scales()) {
+        hooks.progress.pass(weight_blocks::NAME_OF_SCALING);
+        let start = Instant::now();
+        weight_blocks::scale(model, &mut cx, executor, samples)?;
+        timing.push((weight_blocks::NAME_OF_SCALING, start.elapsed().as_secs_f64()));
+    }
     let (planning, rest) = last.split_at(1);
     // Weights that are trained are not rounded yet.
     let repaired = config.effort > 0 && config.training.is_none() && !rest.is_empty();
@@ -525,12 +542,39 @@ fn plan_until(
             }
         };
     }
+    if let Some((executor, samples)) = blocks.filter(|_| rounding.compensates() && !rest.is_empty()) {
+        hooks.progress.pass(weight_blocks::NAME_OF_ROUNDING);
+        let start = Instant::now();
+        weight_blocks::round(model, &mut cx, executor, samples)?;
+        timing.push((weight_blocks::NAME_OF_ROUNDING, start.elapsed().as_secs_f64()));
+    }
     drop(float);
     timing.extend(run(rest, model, &mut cx, hooks)?);
     let notes = cx.notes.iter().cloned().collect();
     let (samples, costs, nodes) = (cx.statistics.samples, cx.plan.costs, cx.plan.report.clone());
     let rewrites = cx.rewrites.iter().map(|(rule, n)| (*rule, *n)).collect();
     Ok((Report { nodes, notes, samples, costs, ops_before, ops_fused, rewrites, timing }, cx.plan))
+}
+
+/// What weights in blocks learn from, if that is asked for: an executor and samples.
+///
+/// # Errors
+/// If there are no samples for what needs some.
+fn blocks_learn_from<'e>(
+    config: &Config,
+    evidence: Evidence<'e>,
+) -> Result<Option<(&'e dyn Execute, &'e dyn Samples)>, PassError> {
+    let rounding = config.blocks.rounding;
+    if config.scheme != Scheme::WeightOnly || config.effort == 0 && !rounding.needs_samples() {
+        return Ok(None);
+    }
+    let samples = evidence.samples.filter(|(_, samples)| !samples.is_empty());
+    if samples.is_none() && rounding.needs_samples() {
+        return Err(PassError::Config(format!(
+            "weights are rounded by `{rounding}` on samples, and there are none"
+        )));
+    }
+    Ok(samples)
 }
 
 /// What is learnt of the float graph: the statistics of its values. The graph as it was run, if it was.

@@ -254,12 +254,40 @@ impl<'m> Draft<'m> {
 
     /// A plan, without its report. Scales of weights, which take longest, only on request.
     pub(crate) fn plan(&self, cx: &PassCx<'_>, steering: &Steering, weights: bool) -> QuantPlan {
+        let placed = self.place(cx, steering, Priced::All);
+        let (method, ranges) = match &steering.ranges {
+            Some((method, ranges)) => (*method, ranges.clone()),
+            None => (cx.config.method, self.solve(cx, cx.config.method)),
+        };
+        let choice = |otherwise| params::Choice { method, ranges: ranges.clone(), weights, otherwise };
+        let make = |placed: &[place::Placement], choice| {
+            params::plan(self.model, cx, self.target, &self.sites, &self.units, placed, choice)
+        };
+        // Who tries plans does not read reasons.
+        let why = if weights { self.reasons(cx, steering, &placed) } else { vec![FASTER; placed.len()] };
+        let plan = make(&placed, choice(why));
+        if self.is_worth_it(cx, &plan) {
+            return plan;
+        }
+        let float = vec![place::Placement::Float; self.units.len()];
+        let why = "integers would save less than 5 % of the time of the whole model";
+        make(&float, choice(vec![why; float.len()]))
+    }
+
+    /// Where each unit runs, with regard to these prices.
+    fn place(&self, cx: &PassCx<'_>, steering: &Steering, priced: Priced) -> Vec<place::Placement> {
         let (overrides, g) = (&cx.config.overrides, self.model.main());
         let price = |errors: &ValueTable<f64>, v| {
+            if priced != Priced::All {
+                return 0;
+            }
             let learnt = errors.get(v).map_or(0.0, |e| e * steering.price);
             (learnt + self.guide.get(v).copied().unwrap_or(0.0)).min(MAX_PRICE) as u64
         };
-        let wish = |v| overrides::of_tensor(overrides, g, v);
+        let wish = |v| match priced {
+            Priced::Nothing => overrides::Wish::default(),
+            Priced::Wishes | Priced::All => overrides::of_tensor(overrides, g, v),
+        };
         let prices = place::Prices {
             planned: &|v| match (wish(v).float, wish(v).dynamic) {
                 (Some(true), _) | (None, Some(true)) => MAX_PRICE as u64,
@@ -276,21 +304,44 @@ impl<'m> Draft<'m> {
                 cx.config.faithful && cx.frozen.as_ref().is_some_and(given)
             },
         };
-        let placed = place::place(self.model.main(), self.target, &self.sites, &self.units, &prices);
-        let (method, ranges) = match &steering.ranges {
-            Some((method, ranges)) => (*method, ranges.clone()),
-            None => (cx.config.method, self.solve(cx, cx.config.method)),
+        place::place(g, self.target, &self.sites, &self.units, &prices)
+    }
+
+    /// Why each unit stays in float that does, though it could run in integers: by what would be placed otherwise if
+    /// prices were left out.
+    fn reasons(
+        &self,
+        cx: &PassCx<'_>,
+        steering: &Steering,
+        placed: &[place::Placement],
+    ) -> Vec<&'static str> {
+        let float = place::Placement::Float;
+        let mut why = vec![FASTER; placed.len()];
+        let mut otherwise = |priced, reason: &dyn Fn(usize) -> &'static str| {
+            let free = self.place(cx, steering, priced);
+            for (i, (placed, free)) in placed.iter().zip(free).enumerate() {
+                if *placed == float && free != float {
+                    why[i] = reason(i);
+                }
+            }
         };
-        let choice = |otherwise| params::Choice { method, ranges: ranges.clone(), weights, otherwise };
-        let make = |placed: &[place::Placement], choice| {
-            params::plan(self.model, cx, self.target, &self.sites, &self.units, placed, choice)
-        };
-        let plan = make(&placed, choice("float is faster here"));
-        if self.is_worth_it(cx, &plan) {
-            return plan;
+        if cx.config.overrides.iter().any(|o| o.wish.float.is_some() || o.wish.dynamic.is_some()) {
+            otherwise(Priced::Nothing, &|_| "what it reads or makes is not to be quantized, by request");
         }
-        let float = vec![place::Placement::Float; self.units.len()];
-        make(&float, choice("integers would save less than 5 % of the time of the whole model"))
+        let priced = |errors: &ValueTable<f64>| errors.iter().any(|(_, e)| e * steering.price > 0.0);
+        if priced(&steering.errors) || priced(&steering.dynamic_errors) || self.guide.iter().next().is_some()
+        {
+            let endless = |v: &ValueId| steering.errors.get(*v).is_some_and(|e| e.is_infinite());
+            otherwise(Priced::Wishes, &|i| {
+                let unit = &self.units[i];
+                if unit.reads.iter().chain(&unit.makes).any(endless) {
+                    "the model is given its own states: errors of planned scales would add up"
+                } else {
+                    "it would cost more accuracy than its speed is worth"
+                }
+            });
+        }
+        why
     }
 
     /// False if a plan is predicted to save so little that another processor than those measured may lose by it, while
@@ -337,6 +388,20 @@ impl<'m> Draft<'m> {
         Arc::new(ranges)
     }
 }
+
+/// Which prices placement regards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Priced {
+    /// None: speed alone counts.
+    Nothing,
+    /// What the user asked for.
+    Wishes,
+    /// Those, and what quantizing values was found to cost in accuracy.
+    All,
+}
+
+/// Why a unit stays in float whose integer kernel, with what it needs around it, is slower.
+const FASTER: &str = "float is faster here";
 
 /// Refuses element types that the target has no integer kernel for.
 fn types_asked_for(

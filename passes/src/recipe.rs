@@ -48,6 +48,9 @@ pub(crate) fn recipe<'a>(config: &Config, decided: impl Iterator<Item = (&'a str
         if let Some(size) = config.blocks.size {
             line("block-size", size.to_string());
         }
+        if config.blocks.rounding != default.blocks.rounding {
+            line("weight-rounding", quoted(&config.blocks.rounding.to_string()));
+        }
     }
     if let Some(dtype) = config.compute {
         line("compute", quoted(&dtype.to_string()));

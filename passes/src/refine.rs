@@ -156,7 +156,7 @@ pub(crate) fn refine(
     let is_enough = |d: Deviation| bound.holds(d) && (enough || d.sqnr() >= knee::ENOUGH);
     if is_enough(deviation) {
         cx.steering = steering;
-        if auto && deviation.sqnr() >= TO_SPARE {
+        if auto && deviation.sqnr() >= to_spare(&cx.steering) {
             widen(model, cx, &draft, &simulator)?;
         }
         return Ok(());
@@ -193,8 +193,10 @@ pub(crate) fn refine(
         }
         let before = deviation.worst_sqnr();
         let instead = match cx.config.scheme {
-            Scheme::Auto => "find their scales in every run or stay in float",
-            Scheme::Static | Scheme::Dynamic | Scheme::WeightOnly => "stay in float",
+            Scheme::Auto if !draft.dynamic_reads().is_empty() => {
+                "find their scales in every run or stay in float"
+            }
+            _ => "stay in float",
         };
         let had = format!(
             "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {MORE_SAMPLES} samples",
@@ -254,16 +256,26 @@ fn widen(
 ) -> Result<(), PassError> {
     let Some(wider) = widened(model.main(), &cx.steering) else { return Ok(()) };
     let sqnr = simulator.deviation(&draft.plan(cx, &wider, false))?.sqnr();
-    if sqnr >= TO_SPARE {
-        cx.steering = wider;
+    if sqnr >= to_spare(&wider) {
         let percent = (MARGIN - 1.0) * 100.0;
-        cx.notes.add("", format!("ranges are {percent:.0} % wider than what was seen: {sqnr:.1} dB remain"));
+        let than = match wider.ranges {
+            Some((method, _)) if method != Method::MinMax => format!("{method} finds them"),
+            _ => "what was seen".into(),
+        };
+        cx.notes.add("", format!("ranges are {percent:.0} % wider than {than}: {sqnr:.1} dB remain"));
+        cx.steering = wider;
     }
     Ok(())
 }
 
-/// Signal to noise in dB, on samples, from which accuracy is given for safety.
-const TO_SPARE: f64 = 40.0;
+/// Signal to noise in dB, on samples, from which accuracy is given for safety. Ranges that clip were chosen by the samples,
+/// and fit them better than other data: they get their margin sooner.
+fn to_spare(steering: &Steering) -> f64 {
+    match steering.ranges {
+        Some((method, _)) if method != Method::MinMax => knee::ENOUGH,
+        _ => 40.0,
+    }
+}
 
 /// What ranges are widened by then: 2 dB at most.
 const MARGIN: f32 = 1.25;
@@ -330,6 +342,14 @@ fn fingerprint(plan: &QuantPlan, steering: &Steering) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_that_clip_get_their_margin_sooner() {
+        let by =
+            |method| Steering { ranges: Some((method, ValueTable::new().into())), ..Steering::default() };
+        assert!(to_spare(&by(Method::Mse)) < to_spare(&by(Method::MinMax)));
+    }
+
     #[test]
     fn a_bound_holds_for_both_measures() {
         let bound = Bound { error: 0.01, flips: 0.02 };

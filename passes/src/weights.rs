@@ -42,6 +42,12 @@ pub(crate) fn bias(g: &Graph, op: OpId, plan: &WeightPlan) -> Option<Vec<f32>> {
 /// If the plan does not fit the graph.
 pub(crate) fn rounded(model: &Model, plan: &QuantPlan) -> Result<Model, PassError> {
     let mut out = model.clone();
+    for (op, blocks) in plan.blocks.iter() {
+        let g = out.main_mut();
+        let name = model.main().label(op);
+        let weight = g.add_const(&format!("{name}_rounded"), blocks.real());
+        g.set_operand(op, 1, Some(weight));
+    }
     for (op, w) in plan.weights.iter() {
         let g = model.main();
         let (v, t) = weight(g, op, w)?;

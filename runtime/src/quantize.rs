@@ -3,10 +3,11 @@
 //! tract multiplies by the reciprocal of the scale, which moves values across rounding ties, overflows on
 //! infinities, wants constant scales and knows 8-bit grids only. Here the arithmetic is that of
 //! [`squint_ir::affine`], for one scale or one for each index of an axis, for 8 and 16-bit grids, and for
-//! 32-bit integers on the way back. (Semantics: ONNX Operators.md, `QuantizeLinear` and `DequantizeLinear`.)
+//! 32-bit integers on the way back; and that of [`squint_ir::narrow`] for 8-bit floats, without a zero point. (Semantics: ONNX Operators.md, `QuantizeLinear` and `DequantizeLinear`.)
 
 use crate::observe::elements;
 use squint_ir::affine::{self, ChannelLayout, QuantParams};
+use squint_ir::narrow;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
@@ -19,6 +20,7 @@ type Built = TractResult<(Box<dyn InferenceOp>, Vec<String>)>;
 pub(crate) fn quantize(_: &ParsingContext, node: &NodeProto) -> Built {
     let declared = match node.get_attr_opt::<i64>("output_dtype")?.unwrap_or(0) {
         0 => DatumType::U8,
+        code if code == i64::from(squint_ir::DType::Float8e4m3fn.code()) => FLOAT8,
         code => grid_type(code).with_context(|| format!("quantization to element type {code}"))?,
     };
     build(node, Way::Quantize(declared))
@@ -35,6 +37,9 @@ fn build(node: &NodeProto, way: Way) -> Built {
     let axis = node.get_attr_opt("axis")?.unwrap_or(1);
     Ok((expand(Linear { axis, operands, way }), vec![]))
 }
+
+/// What 8-bit floats (E4M3) lie in, as tract has no such type: they are among the numbers of float32.
+const FLOAT8: DatumType = DatumType::F32;
 
 /// The type of a grid by its ONNX code.
 fn grid_type(code: i64) -> Option<DatumType> {
@@ -180,9 +185,14 @@ fn quantized(
     params: &[QuantParams],
     grid: DatumType,
 ) -> TractResult<Tensor> {
-    let (qmin, qmax) = range(grid).with_context(|| format!("quantization to {grid:?}"))?;
     let data = elements(x)?;
     let runs = runs(&data, layout, params);
+    if grid == FLOAT8 {
+        let rounded = |x: f32| narrow::e4m3_value(narrow::e4m3(x));
+        let out: Vec<f32> = runs.flat_map(|(run, p)| run.iter().map(move |x| rounded(x / p.scale))).collect();
+        return Tensor::from_shape(x.shape(), &out);
+    }
+    let (qmin, qmax) = range(grid).with_context(|| format!("quantization to {grid:?}"))?;
     macro_rules! levels {
         ($t:ty) => {{
             let mut out: Vec<$t> = Vec::with_capacity(data.len());
@@ -217,6 +227,13 @@ fn dequantized(x: &Tensor, layout: ChannelLayout, params: &[QuantParams]) -> Tra
         DatumType::U16 => values!(u16),
         DatumType::I16 => values!(i16),
         DatumType::I32 => values!(i32),
+        FLOAT8 => {
+            let numbers = elements(x)?;
+            let out: Vec<f32> = runs(&numbers, layout, params)
+                .flat_map(|(run, p)| run.iter().map(move |x| x * p.scale))
+                .collect();
+            Tensor::from_shape(x.shape(), &out)
+        }
         other => bail!("dequantization of {other:?}"),
     }
 }
@@ -243,6 +260,28 @@ mod tests {
         let sample = vec![("x".to_owned(), Tensor::from_f32(&[2, data.len() / 2], data))];
         let session = Tract.prepare(&model, &[]).unwrap();
         session.run(&sample, &mut |_, _, _| None).unwrap()[0].to_f32s()
+    }
+
+    #[test]
+    fn eight_bit_floats_are_rounded_and_saturate() {
+        let mut model = Model::new("g", 23);
+        let g = model.main_mut();
+        let x = g.add_value("x", Some(Type::tensor(DType::Float, Some(vec![Dim::Known(4)]))));
+        let s = g.add_const("s", Tensor::scalar_f32(0.5));
+        let code = i64::from(DType::Float8e4m3fn.code());
+        let q = OpSpec::new("QuantizeLinear").attr("output_dtype", code).operands([x, s]);
+        let q = g.emit(q, "q", None);
+        let d = g.emit(
+            OpSpec::new("DequantizeLinear").operands([q, s]),
+            "d",
+            Some(Type::tensor(DType::Float, None)),
+        );
+        (g.inputs, g.outputs) = (vec![x], vec![d]);
+        let sample = vec![("x".to_owned(), Tensor::from_f32(&[4], &[1000.0, -0.53, 0.0, 8.6]))];
+        let session = Tract.prepare(&model, &[]).unwrap();
+        // 17.2 lies between 16 and 18, -1.06 between -1 and -1.125.
+        let y = session.run(&sample, &mut |_, _, _| None).unwrap()[0].to_f32s();
+        assert_eq!(y, [224.0, -0.5, 0.0, 9.0]);
     }
 
     #[test]

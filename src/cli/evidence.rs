@@ -78,6 +78,19 @@ impl EvidenceFlags {
             }
             return Ok(Material { known, data: None });
         }
+        let rounding = config.blocks.rounding;
+        if config.scheme == Scheme::WeightOnly && rounding.needs_samples() {
+            if self.data.data.is_empty() {
+                return Err(Failure::with_help(
+                    format!(
+                        "`--weight-rounding {rounding}` needs calibration data: it looks at what products read"
+                    ),
+                    "give some typical inputs with `--data PATH`; `--weight-rounding nearest` needs none",
+                ));
+            }
+            let data = self.data.open(model, talk)?;
+            return Ok(Material { known, data: Some((self.runtime.executor(talk)?, data)) });
+        }
         let needs_none = matches!(config.scheme, Scheme::Dynamic | Scheme::WeightOnly);
         if known.is_none() && self.data.data.is_empty() && needs_none {
             return Ok(Material { known: None, data: None });

@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use clap::{Args, ValueEnum};
 use squint::ir::DType;
-use squint::passes::config::{Blocks, Quantized};
+use squint::passes::config::{BlockRounding, Blocks, Quantized};
 use squint::{Config, Scheme};
 use std::num::NonZeroUsize;
 
@@ -29,6 +29,12 @@ pub(crate) struct NumberFlags {
     /// TensorRT 64 or 128. [default: 32 on CPUs, 128 on TensorRT].
     #[arg(long, value_name = "N")]
     block_size: Option<NonZeroUsize>,
+    /// With `--scheme weight-only`: how weights are brought onto their levels. nearest: each to the nearest one. awq:
+    /// channels of activations are scaled by their magnitudes before. gptq: one after another, those that follow making
+    /// up for the error. awq+gptq: both. auto: what of these brings the outputs closer on samples, if there is `--data`
+    /// and effort, which all but nearest need. [default: auto]
+    #[arg(long, value_name = "WAY")]
+    weight_rounding: Option<BlockRounding>,
 }
 
 /// Numbers between quantizers.
@@ -57,8 +63,13 @@ impl NumberFlags {
     /// # Errors
     /// If they go with another scheme.
     pub(crate) fn apply(&self, config: &mut Config) -> Result<(), Failure> {
-        if config.scheme != Scheme::WeightOnly && (self.weight_bits.is_some() || self.block_size.is_some()) {
-            let flag = if self.weight_bits.is_some() { "--weight-bits" } else { "--block-size" };
+        let given = [
+            ("--weight-bits", self.weight_bits.is_some()),
+            ("--block-size", self.block_size.is_some()),
+            ("--weight-rounding", self.weight_rounding.is_some()),
+        ];
+        let flag = given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag);
+        if let (false, Some(flag)) = (config.scheme == Scheme::WeightOnly, flag) {
             return Err(Failure::with_help(
                 format!(
                     "`{flag}` is about weights with a scale for each block, and activations are quantized here"
@@ -80,6 +91,7 @@ impl NumberFlags {
         config.blocks = Blocks {
             bits: self.weight_bits.unwrap_or(default.bits),
             size: self.block_size.map(NonZeroUsize::get),
+            rounding: self.weight_rounding.unwrap_or(default.rounding),
         };
         Ok(())
     }

@@ -30,7 +30,7 @@ pub(crate) struct Sizes {
 }
 
 /// Stages that run the model, between the rewriting of the float graph and quantization.
-const RUNNING: [&str; 4] = squint::passes::pipeline::RUNNING;
+const RUNNING: [&str; 6] = squint::passes::pipeline::RUNNING;
 
 impl Summary<'_> {
     /// For people; a line for each subject. `done` is the word for what was done.

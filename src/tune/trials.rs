@@ -154,7 +154,7 @@ impl<'a> Trials<'a> {
             );
             return Err(PassError::Config(what).into());
         };
-        let again = self.from_all(best, all_samples)?;
+        let again = self.made_from_all(best, all_samples)?;
         let from_all = again.as_ref().map(|m| m.drop);
         let Made { number: chosen, model, report, config, .. } = again.unwrap_or_else(|| best.clone());
         Ok(Tuned { model, report, config, trials: self.all, chosen, metric, samples, from_all })
@@ -163,7 +163,7 @@ impl<'a> Trials<'a> {
     /// A model made in the same way from all samples: more of them describe ranges better. `None` if it does not meet the
     /// bound, or if it is slower although nothing but the bound decides over speed: what was placed by measured errors may
     /// be placed otherwise.
-    fn from_all(&self, made: &Made, samples: &dyn Samples) -> Result<Option<Made>, Error> {
+    fn made_from_all(&self, made: &Made, samples: &dyn Samples) -> Result<Option<Made>, Error> {
         let Subject { float, executor, hooks, .. } = self.subject;
         let config = Config { samples: Some(samples.len()), ..made.config.clone() };
         let mut model = float.clone();

@@ -33,6 +33,8 @@ WIDTH, HIDDEN, OUTPUTS = 160, 96, 48
 BLOCKS = {"w4": (("--block-size", "32"), 15, 15), "w4-64": (("--block-size", "64"), 13, 13), "w8": (("--weight-bits", "8"), 38, 30)}
 """Options, and the least SQNR in dB of the file run as it is, and of the runtime's kernel, which rounds activations, too."""
 INTERPRETER_DB = 90
+FLOAT8_DB = 40
+"""Squint's executor beside the runtime on 8-bit floats: sums in another order round a few of them otherwise."""
 
 
 def check(squint: Squint, repository: Path, folder: Path, report: Report) -> None:
@@ -49,6 +51,10 @@ def check(squint: Squint, repository: Path, folder: Path, report: Report) -> Non
             ends = {end.type for end in [*plain_session(made).get_inputs(), *plain_session(made).get_outputs()]}
             wanted = {"tensor(float16)"} if "--compute-io" in options else {"tensor(float)"}
             report.check(f"{NAME}/{name}", ratio >= least and ends == wanted, f"{ratio:.2f} dB (bound {least}), {ends}")
+            if name == "fp8":
+                few = subject.feeds(INTERPRETED_SAMPLES)
+                same = agreement(made, squint.interpret(made, subject.data, folder / name), few)
+                report.check(f"{NAME}/{name}/interpreter", same >= FLOAT8_DB, f"{same:.2f} dB (bound {FLOAT8_DB})")
     with report.step(f"{NAME}/bfloat16"):
         made = squint.quantize(
             subject.model, folder / "bfloat16.onnx", subject.data, "--target", "tensorrt-10", "--compute", "bfloat16"

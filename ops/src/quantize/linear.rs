@@ -117,6 +117,8 @@ impl Parameters {
             Some(t) if t.len() != scale.len() => {
                 return invalid(format!("{} zero points for {} scales", t.len(), scale.len()));
             }
+            // Floats have no zero point but zero.
+            Some(t) if t.dtype() == DType::Float8e4m3fn && t.to_f64s().iter().all(|z| *z == 0.0) => None,
             Some(t) => Some(integers(t)?),
         };
         Ok(Parameters { at, scale: scale.to_f32s(), zero_point })
@@ -164,6 +166,11 @@ pub(super) fn eval_dequantize(cx: &EvalCx<'_>) -> Result<Vec<Tensor>, EvalError>
     let parameters = Parameters::read(cx, x)?;
     if output_dtype(cx.op).is_some_and(|d| d != DType::Float) {
         return Err(EvalError::Unsupported("DequantizeLinear to another type than float".into()));
+    }
+    if x.dtype() == DType::Float8e4m3fn {
+        let values = x.to_f64s().into_iter().enumerate();
+        let y: Vec<f32> = values.map(|(i, x)| x as f32 * parameters.of(i).0).collect();
+        return Ok(vec![Tensor::from_f32(x.dims(), &y)]);
     }
     let levels = integers(x)?;
     let y: Vec<f32> = levels
@@ -228,6 +235,19 @@ mod tests {
         assert_eq!((q[0].dtype(), q[0].bytes()[..].to_vec()), (DType::Int4, vec![0x78, 0x0f]));
         let y = eval("DequantizeLinear", 21, "", &[Some(&q[0]), Some(&s)]).expect("kernel");
         assert_eq!(y[0].to_f32s(), x.to_f32s());
+    }
+
+    #[test]
+    fn eight_bit_floats_dequantize() {
+        let codes = |codes: &[u8]| {
+            Tensor::raw(DType::Float8e4m3fn, &[codes.len()], codes.to_vec().into()).expect("a tensor")
+        };
+        let (x, s) = (codes(&[0x7e, 0xb8]), Tensor::from_f32(&[2], &[0.5, 2.0]));
+        for (zero, expected) in [(0, Some(vec![224.0, -2.0])), (0x38, None)] {
+            let zero = codes(&[zero, 0x80]);
+            let y = eval("DequantizeLinear", 19, "axis=0", &[Some(&x), Some(&s), Some(&zero)]);
+            assert_eq!(y.ok().map(|y| y[0].to_f32s()), expected);
+        }
     }
 
     #[test]

@@ -23,27 +23,45 @@ pub(crate) struct BlockGrid {
 const LEAST: f32 = 0.5;
 const STEPS: u16 = 25;
 
-/// Scale and zero point of a block, and the levels of its weights.
-pub(crate) fn solve(
-    block: &[f32],
-    grid: BlockGrid,
-    constraints: Constraints,
-    search: bool,
-) -> (QuantParams, Vec<i16>) {
-    let steps = if search { STEPS } else { 0 };
-    let (lo, hi) = block.iter().fold((0f32, 0f32), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
-    let shrunk = (0..=steps).map(|step| 1.0 - (1.0 - LEAST) * f32::from(step) / f32::from(STEPS));
-    let candidates = shrunk.map(|factor| params(lo * factor, hi * factor, grid, constraints));
-    let mut best: Option<(f64, QuantParams)> = None;
-    for p in candidates {
-        let error: f64 = block.iter().map(|x| difference(*x, p, grid)).sum();
-        if best.is_none_or(|(least, _)| error < least) {
-            best = Some((error, p));
+/// How scales of blocks are chosen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    /// The levels.
+    pub(crate) grid: BlockGrid,
+    /// What is asked of scales.
+    pub(crate) constraints: Constraints,
+    /// Whether ranges within the extremes are tried, too.
+    pub(crate) search: bool,
+}
+
+impl Choice {
+    /// Scale and zero point of a block, and the nearest levels of its weights. What the error of each weight counts is
+    /// in `importance`, as much for all if there is none.
+    pub(crate) fn solve(self, block: &[f32], importance: Option<&[f64]>) -> (QuantParams, Vec<i16>) {
+        let Choice { grid, constraints, search } = self;
+        let steps = if search { STEPS } else { 0 };
+        let (lo, hi) = block.iter().fold((0f32, 0f32), |(lo, hi), x| (lo.min(*x), hi.max(*x)));
+        let shrunk = (0..=steps).map(|step| 1.0 - (1.0 - LEAST) * f32::from(step) / f32::from(STEPS));
+        let candidates = shrunk.map(|factor| params(lo * factor, hi * factor, grid, constraints));
+        let mut best: Option<(f64, QuantParams)> = None;
+        for p in candidates {
+            let each = block.iter().map(|x| difference(*x, p, grid));
+            let error: f64 = match importance {
+                Some(importance) => each.zip(importance).map(|(e, i)| e * i).sum(),
+                None => each.sum(),
+            };
+            if best.is_none_or(|(least, _)| error < least) {
+                best = Some((error, p));
+            }
         }
+        let p = best.map_or(QuantParams { scale: 1.0, zero_point: 0 }, |(_, p)| p);
+        (p, block.iter().map(|x| self.level(*x, p)).collect())
     }
-    let p = best.map_or(QuantParams { scale: 1.0, zero_point: 0 }, |(_, p)| p);
-    let level = |x: &f32| quantize(*x, p.scale, p.zero_point, grid.lowest, grid.highest) as i16;
-    (p, block.iter().map(level).collect())
+
+    /// The nearest level of a weight.
+    pub(crate) fn level(self, x: f32, p: QuantParams) -> i16 {
+        quantize(x, p.scale, p.zero_point, self.grid.lowest, self.grid.highest) as i16
+    }
 }
 
 /// Scale and zero point for a range that contains zero.
@@ -78,8 +96,12 @@ mod tests {
     const SIGNED: BlockGrid = BlockGrid { lowest: -8, highest: 7, zero_point: false };
     const UNSIGNED: BlockGrid = BlockGrid { lowest: 0, highest: 15, zero_point: true };
 
+    fn choice(grid: BlockGrid, search: bool) -> Choice {
+        Choice { grid, constraints: Constraints::default(), search }
+    }
+
     fn error(block: &[f32], grid: BlockGrid, search: bool) -> f64 {
-        let (p, levels) = solve(block, grid, Constraints::default(), search);
+        let (p, levels) = choice(grid, search).solve(block, None);
         let back = |q: &i16| f64::from(i32::from(*q) - p.zero_point) * f64::from(p.scale);
         block.iter().zip(&levels).map(|(x, q)| (back(q) - f64::from(*x)).powi(2)).sum()
     }
@@ -97,15 +119,23 @@ mod tests {
     }
 
     #[test]
+    fn what_counts_more_is_rounded_more_finely() {
+        // The outlier counts for nothing: it is clipped as far as ranges are tried.
+        let (plain, _) = choice(SIGNED, true).solve(&[7.0, 0.4, -0.6, 0.5], None);
+        let (weighed, _) = choice(SIGNED, true).solve(&[7.0, 0.4, -0.6, 0.5], Some(&[0.0, 1.0, 1.0, 1.0]));
+        assert!(weighed.scale < plain.scale, "{weighed:?} {plain:?}");
+    }
+
+    #[test]
     fn extremes_are_levels() {
-        let (p, levels) = solve(&[-0.7, 0.0, 0.3, 0.7], SIGNED, Constraints::default(), false);
+        let (p, levels) = choice(SIGNED, false).solve(&[-0.7, 0.0, 0.3, 0.7], None);
         assert_eq!((p, levels), (QuantParams { scale: 0.1, zero_point: 0 }, vec![-7, 0, 3, 7]));
-        let (p, levels) = solve(&[-0.5, 0.0, 1.0], UNSIGNED, Constraints::default(), false);
+        let (p, levels) = choice(UNSIGNED, false).solve(&[-0.5, 0.0, 1.0], None);
         assert_eq!((p, levels), (QuantParams { scale: 0.1, zero_point: 5 }, vec![0, 5, 15]));
-        let (p, levels) = solve(&[0.0; 4], UNSIGNED, Constraints::default(), true);
+        let (p, levels) = choice(UNSIGNED, true).solve(&[0.0; 4], None);
         assert_eq!((p, levels), (QuantParams { scale: 1.0, zero_point: 0 }, vec![0; 4]));
         // The lowest level holds a large negative weight.
-        let (p, levels) = solve(&[-0.8, 0.1, 0.2], SIGNED, Constraints::default(), true);
+        let (p, levels) = choice(SIGNED, true).solve(&[-0.8, 0.1, 0.2], None);
         assert!((p.scale - 0.1).abs() < 0.01 && levels[0] == -8, "{p:?} {levels:?}");
     }
 }

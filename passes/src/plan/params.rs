@@ -28,8 +28,8 @@ pub(super) struct Choice {
     pub(super) ranges: Arc<ValueTable<Range>>,
     /// Whether scales of weights are wanted.
     pub(super) weights: bool,
-    /// Why units stay in float that could run in integers.
-    pub(super) otherwise: &'static str,
+    /// Of each unit, why it stays in float if it could run in integers.
+    pub(super) otherwise: Vec<&'static str>,
 }
 
 /// The plan for a placement.
@@ -51,7 +51,7 @@ pub(super) fn plan(
             }
         }
     }
-    for (unit, placed) in units.iter().zip(placed) {
+    for (i, (unit, placed)) in units.iter().zip(placed).enumerate() {
         let (op, site) = &sites[unit.site];
         let decision = match (placed, &unit.support, &unit.dynamic) {
             (Placement::Integer, Support::Integer { kernel, params, .. }, _) => {
@@ -60,7 +60,10 @@ pub(super) fn plan(
             }
             (Placement::Dynamic, _, Some(kernel)) => planner.dynamic_unit(*op, site, kernel),
             (_, Support::Plain, _) => OpPlan::Plain,
-            _ => OpPlan::Float(unit.fixed.clone().unwrap_or_else(|| planner.choice.otherwise.into())),
+            _ => {
+                let fixed = unit.fixed.clone().filter(|why| !why.is_empty());
+                OpPlan::Float(fixed.unwrap_or_else(|| planner.choice.otherwise[i].into()))
+            }
         };
         for clamp in &unit.clamps {
             let decision = match decision {

@@ -106,7 +106,7 @@ pub(super) fn fix(
             (_, Scheme::Dynamic) => {
                 unit.dynamic_only = true;
                 let no_kernel = dynamic::kernel(target, site).err().map(str::to_owned);
-                Some(no_kernel.or(never).unwrap_or_else(|| "float is faster here".into()))
+                Some(no_kernel.or(never).unwrap_or_default())
             }
             _ => unsupported_reason(cx, target, site, unit)
                 .or(never)

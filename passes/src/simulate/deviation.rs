@@ -29,7 +29,7 @@ impl Deviation {
 const ENOUGH_ROWS: usize = 64;
 
 /// Sums over samples, for each output.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Sums {
     outputs: Vec<Sum>,
 }

@@ -8,7 +8,7 @@ use squint_ir::Tensor;
 /// What a plan does to each of some samples: energy of the difference at the outputs over mean energy of the
 /// float outputs. A final Softmax or Sigmoid is left out: where it saturates, it hides errors, and a few
 /// samples near its bend would decide everything.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Errors {
     pub(super) energy: Vec<f64>,
     /// The largest squared difference of an element, in the same unit.
