@@ -83,6 +83,7 @@ const TAILOR: &[&dyn Pass] = &[
     &infer_types::InferTypes,
     &tailor::avoid_denormals::PASS,
     &tailor::expand_hard_swish::PASS,
+    &tailor::expand_prelu::PASS,
     &tailor::fuse_gelu::PASS,
     &tailor::fuse_silu::PASS,
     &eliminate_dead_code::EliminateDeadCode,

@@ -49,8 +49,17 @@ const SAMPLES: std::ops::RangeInclusive<usize> = 4..=24;
 /// Samples that decide whether operators go back to float.
 const MORE_SAMPLES: usize = 8;
 
-/// Runs that measuring single values may take: about as many as calibration takes.
-const SINGLE_RUNS: usize = 128;
+/// Runs that measuring single values may take: about as many as calibration takes, since half of each is shared. Fewer where
+/// one run takes seconds.
+const SINGLE_RUNS: std::ops::RangeInclusive<u64> = 24..=128;
+
+/// Multiply–accumulates that they may take together: half a minute of one core.
+const SINGLE_WORK: u64 = 1 << 39;
+
+/// Runs that measuring single values may take in a network of so many multiply–accumulates.
+fn single_runs(macs: u64) -> usize {
+    (SINGLE_WORK / macs.max(1)).clamp(*SINGLE_RUNS.start(), *SINGLE_RUNS.end()) as usize
+}
 
 /// Share of rows whose class may change.
 const MAX_FLIPS: f64 = 0.01;
@@ -113,7 +122,7 @@ pub(crate) fn refine(
             }
         }
         if cx.config.effort > 2 {
-            let alone = simulator.error_of_each(&plan, SINGLE_RUNS)?;
+            let alone = simulator.error_of_each(&plan, single_runs(draft.macs()))?;
             let mut order: Vec<(ValueId, f64)> = alone.iter().map(|(v, error)| (v, *error)).collect();
             order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
             let order: Vec<ValueId> = order.into_iter().map(|(v, _)| v).collect();
@@ -168,8 +177,9 @@ pub(crate) fn refine(
     let held = bound.holds(deviation);
     if !is_enough(deviation) {
         if states.is_empty() {
-            steering.errors = simulator.error_of_each(&plan, SINGLE_RUNS)?;
-            steering.dynamic_errors = simulator.error_of_each_dynamic(&draft.dynamic_reads(), SINGLE_RUNS)?;
+            steering.errors = simulator.error_of_each(&plan, single_runs(draft.macs()))?;
+            steering.dynamic_errors =
+                simulator.error_of_each_dynamic(&draft.dynamic_reads(), single_runs(draft.macs()))?;
             let worth = match enough {
                 true => None,
                 false => knee::price(cx, &draft, &simulator, &steering, (&plan, deviation), bound)?,
@@ -241,7 +251,8 @@ fn feed_back(
     let holds = |plan: &QuantPlan| Ok(bound.holds(sequence.deviation(simulator, plan)?));
     let plan = draft.plan(cx, steering, false);
     if !plan.is_float() && !holds(&plan)? {
-        steering.dynamic_errors = simulator.error_of_each_dynamic(&draft.dynamic_reads(), SINGLE_RUNS)?;
+        steering.dynamic_errors =
+            simulator.error_of_each_dynamic(&draft.dynamic_reads(), single_runs(draft.macs()))?;
         steering.price = price(cx, draft, steering, &holds)?;
     }
     Ok(())

@@ -7,6 +7,7 @@ pub(crate) mod align_channels;
 pub(crate) mod avoid_denormals;
 pub(crate) mod enter_layout;
 pub(crate) mod expand_hard_swish;
+pub(crate) mod expand_prelu;
 pub(crate) mod fuse_gelu;
 pub(crate) mod fuse_silu;
 pub(crate) mod hold_quantizers;

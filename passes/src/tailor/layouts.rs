@@ -101,7 +101,7 @@ pub(super) fn by_channel(dims: &[usize]) -> bool {
     matches!(dims, [_, 1, 1] | [1, _, 1, 1])
 }
 
-fn shape(facts: &ValueTable<Fact>, v: ValueId) -> Option<&Shape> {
+pub(super) fn shape(facts: &ValueTable<Fact>, v: ValueId) -> Option<&Shape> {
     let fact = facts.get(v)?;
     fact.shape.as_ref().filter(|s| fact.dtype == Some(DType::Float) && s.len() == 4)
 }

@@ -115,7 +115,7 @@ fn with_channels(g: &Graph, op: OpId, facts: &ValueTable<Fact>) -> Option<(Value
 }
 
 /// True if the runtime has a value in blocks when it is made.
-fn blocked(g: &Graph, v: ValueId, facts: &ValueTable<Fact>, block: usize, depth: usize) -> bool {
+pub(super) fn blocked(g: &Graph, v: ValueId, facts: &ValueTable<Fact>, block: usize, depth: usize) -> bool {
     let Some((op, _)) = g.producer(v).filter(|_| depth > 0) else { return false };
     let Some(n) = channels(facts, v) else { return false };
     let again = |v: Option<ValueId>| v.is_some_and(|v| blocked(g, v, facts, block, depth - 1));
