@@ -1,0 +1,144 @@
+//! From a float model to its plan: what is learnt of it, what is planned, and what becomes of a plan that falls short.
+
+use super::{OBSERVE, OPTIMIZE, PREPARE, op_count};
+use crate::config::{Config, Scheme};
+use crate::evidence::Evidence;
+use crate::float_graph::FloatGraph;
+use crate::pass::{Pass, PassCx, PassError};
+use crate::refine::Verdict;
+use crate::report::Report;
+use crate::runner::{Hooks, run};
+use crate::{calibrate, equalize, numbers, plan, refine, repair, retarget, weight_blocks};
+use squint_ir::Model;
+use squint_ir::execute::{Execute, Samples};
+use std::time::Instant;
+
+/// Plans a model and runs `last`, the passes that plan and those that carry the plan out.
+pub(super) fn plan_until(
+    model: &mut Model,
+    evidence: Evidence<'_>,
+    config: &Config,
+    hooks: &Hooks<'_>,
+    last: &[&dyn Pass],
+) -> Result<(Report, plan::QuantPlan), PassError> {
+    let config = numbers::settled(evidence.settled(config))?;
+    let mut cx = PassCx::new(&config);
+    let ops_before = op_count(model);
+    let mut timing = run(PREPARE, model, &mut cx, hooks)?;
+    retarget::expect_float(model, &mut cx)?;
+    timing.extend(run(OPTIMIZE, model, &mut cx, hooks)?);
+    let ops_fused = op_count(model);
+    timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
+    let weights_only = cx.config.scheme == Scheme::WeightOnly;
+    let float = if weights_only { None } else { learn(model, &mut cx, evidence, hooks, &mut timing)? };
+    let rounding = config.blocks.rounding;
+    let blocks = blocks_learn_from(&config, evidence)?;
+    if let Some((executor, samples)) = blocks.filter(|_| rounding.scales()) {
+        hooks.progress.pass(weight_blocks::NAME_OF_SCALING);
+        let start = Instant::now();
+        weight_blocks::scale(model, &mut cx, executor, samples)?;
+        timing.push((weight_blocks::NAME_OF_SCALING, start.elapsed().as_secs_f64()));
+    }
+    let (planning, rest) = last.split_at(1);
+    // Weights that are trained are not rounded yet.
+    let repaired = config.effort > 0 && config.training.is_none() && !rest.is_empty();
+    let (notes, mut wanted) = (cx.notes.clone(), config.min_sqnr);
+    for tries in 1.. {
+        let tried = float.as_ref().zip(evidence.samples);
+        if let Some((float, (executor, samples))) = tried.filter(|_| wanted < f64::INFINITY || tries == 1) {
+            hooks.progress.pass(refine::NAME);
+            let start = Instant::now();
+            refine::refine(model, &mut cx, executor, float, samples, wanted, hooks.progress)?;
+            timing.push((refine::NAME, start.elapsed().as_secs_f64()));
+        }
+        timing.extend(run(planning, model, &mut cx, hooks)?);
+        let Some((float, (executor, samples))) = tried.filter(|_| repaired) else { break };
+        hooks.progress.pass(repair::NAME);
+        let start = Instant::now();
+        let measured = repair::repair(model, &mut cx, executor, float, samples)?;
+        timing.push((repair::NAME, start.elapsed().as_secs_f64()));
+        let Some(measured) = measured else { break };
+        let verdict = refine::verdict(model, &cx, measured, wanted, tries);
+        if verdict == Verdict::Enough {
+            break;
+        }
+        cx.notes = notes.clone();
+        wanted = match verdict {
+            Verdict::Stricter(sqnr) => sqnr,
+            _ => {
+                cx.notes.add("", refine::why_float(&cx, measured));
+                cx.steering = refine::all_in_float(&cx);
+                f64::INFINITY
+            }
+        };
+    }
+    if let Some((executor, samples)) = blocks.filter(|_| rounding.compensates() && !rest.is_empty()) {
+        hooks.progress.pass(weight_blocks::NAME_OF_ROUNDING);
+        let start = Instant::now();
+        weight_blocks::round(model, &mut cx, executor, samples)?;
+        timing.push((weight_blocks::NAME_OF_ROUNDING, start.elapsed().as_secs_f64()));
+    }
+    drop(float);
+    timing.extend(run(rest, model, &mut cx, hooks)?);
+    let notes = cx.notes.iter().cloned().collect();
+    let (samples, costs, nodes) = (cx.statistics.samples, cx.plan.costs, cx.plan.report.clone());
+    let rewrites = cx.rewrites.iter().map(|(rule, n)| (*rule, *n)).collect();
+    Ok((Report { nodes, notes, samples, costs, ops_before, ops_fused, rewrites, timing }, cx.plan))
+}
+
+/// What weights in blocks learn from, if that is asked for: an executor and samples.
+///
+/// # Errors
+/// If there are no samples for what needs some.
+fn blocks_learn_from<'e>(
+    config: &Config,
+    evidence: Evidence<'e>,
+) -> Result<Option<(&'e dyn Execute, &'e dyn Samples)>, PassError> {
+    let rounding = config.blocks.rounding;
+    if config.scheme != Scheme::WeightOnly || config.effort == 0 && !rounding.needs_samples() {
+        return Ok(None);
+    }
+    let samples = evidence.samples.filter(|(_, samples)| !samples.is_empty());
+    if samples.is_none() && rounding.needs_samples() {
+        return Err(PassError::Config(format!(
+            "weights are rounded by `{rounding}` on samples, and there are none"
+        )));
+    }
+    Ok(samples)
+}
+
+/// What is learnt of the float graph: the statistics of its values. The graph as it was run, if it was.
+fn learn<'e>(
+    model: &mut Model,
+    cx: &mut PassCx<'_>,
+    evidence: Evidence<'e>,
+    hooks: &Hooks<'_>,
+    timing: &mut Vec<(&'static str, f64)>,
+) -> Result<Option<FloatGraph<'e>>, PassError> {
+    let mut begun = None;
+    // Ranges that are known already are those of the graph as it is; and steps of training would be out of proportion
+    // to channels that are scaled.
+    let planned = cx.config.scheme != Scheme::Dynamic && cx.config.training.is_none();
+    let wanted = cx.config.effort > 0 && cx.config.equalize && planned;
+    if let (Some((executor, samples)), None, true) = (evidence.samples, evidence.known, wanted) {
+        hooks.progress.pass(equalize::NAME);
+        let start = Instant::now();
+        let outcome = equalize::equalize(model, cx, executor, samples)?;
+        if let Some(scaled) = outcome.model {
+            *model = scaled;
+        }
+        begun = outcome.begun;
+        if cx.config.effort > 1
+            && let Some(shifted) = equalize::absorb(model, cx, executor, samples)?
+        {
+            *model = shifted;
+            begun = None;
+        }
+        timing.push((equalize::NAME, start.elapsed().as_secs_f64()));
+    }
+    hooks.progress.pass(calibrate::NAME);
+    let start = Instant::now();
+    let session = evidence.learn(model, cx, begun, hooks.progress)?;
+    timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
+    Ok(session)
+}
