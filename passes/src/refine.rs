@@ -243,9 +243,7 @@ fn feed_back(
     sequence: &Sequence<'_>,
     steering: &mut Steering,
 ) -> Result<(), PassError> {
-    for v in &cx.observed {
-        steering.errors.insert(*v, f64::INFINITY);
-    }
+    steering.errors = verdict::prohibitive(cx);
     steering.price = 1.0;
     let bound = Bound { error: 10f64.powf(-SEQUENCE_SQNR / 10.0), flips: MAX_FLIPS };
     let holds = |plan: &QuantPlan| Ok(bound.holds(sequence.deviation(simulator, plan)?));

@@ -57,14 +57,15 @@ fn operators(model: &Model, op_types: &[&str]) -> Result<Vec<OpId>, PassError> {
     Ok(order.into_iter().filter(|op| op_types.iter().any(|t| g.op(*op).is(t))).collect())
 }
 
-/// Puts an operator of ONNX Runtime's own in the place of another one, under its name; true if there was a result to give.
+/// Puts an operator in the place of another one, under its name; true if there was a result to give.
 fn replace(g: &mut Graph, old: OpId, spec: OpSpec, by: &str) -> bool {
     let Some(y) = g.result(old, 0) else { return false };
     let origin = format!("{by}({})", g.label(old));
-    let spec = spec.domain(MICROSOFT).name(g.op(old).name.clone()).near(old).origin(origin);
+    let spec = spec.name(g.op(old).name.clone()).near(old).origin(origin);
     g.set_result(old, 0, None);
     let new = g.add_op(spec);
     g.set_result(new, 0, Some(y));
+    g.remove_op_and_results(old);
     true
 }
 

@@ -34,49 +34,47 @@ pub(super) fn plan_until(
     let rounding = config.blocks.rounding;
     let blocks = blocks_learn_from(&config, evidence)?;
     if let Some((executor, samples)) = blocks.filter(|_| rounding.scales()) {
-        hooks.progress.pass(weight_blocks::NAME_OF_SCALING);
-        let start = Instant::now();
-        weight_blocks::scale(model, &mut cx, executor, samples)?;
-        timing.push((weight_blocks::NAME_OF_SCALING, start.elapsed().as_secs_f64()));
+        stage(weight_blocks::NAME_OF_SCALING, hooks, &mut timing, || {
+            weight_blocks::scale(model, &mut cx, executor, samples)
+        })?;
     }
     let (planning, rest) = last.split_at(1);
     // Weights that are trained are not rounded yet.
     let repaired = config.effort > 0 && config.training.is_none() && !rest.is_empty();
-    let (notes, mut wanted) = (cx.notes.clone(), config.min_sqnr);
+    let tried = float.as_ref().zip(evidence.samples);
+    let notes = cx.notes.clone();
+    // The signal to noise that plans are held to; none once nothing is to be quantized.
+    let mut wanted = Some(config.min_sqnr);
     for tries in 1.. {
-        let tried = float.as_ref().zip(evidence.samples);
-        if let Some((float, (executor, samples))) = tried.filter(|_| wanted < f64::INFINITY || tries == 1) {
-            hooks.progress.pass(refine::NAME);
-            let start = Instant::now();
-            refine::refine(model, &mut cx, executor, float, samples, wanted, hooks.progress)?;
-            timing.push((refine::NAME, start.elapsed().as_secs_f64()));
+        if let (Some((float, (executor, samples))), Some(wanted)) = (tried, wanted) {
+            stage(refine::NAME, hooks, &mut timing, || {
+                refine::refine(model, &mut cx, executor, float, samples, wanted, hooks.progress)
+            })?;
         }
         timing.extend(run(planning, model, &mut cx, hooks)?);
         let Some((float, (executor, samples))) = tried.filter(|_| repaired) else { break };
-        hooks.progress.pass(repair::NAME);
-        let start = Instant::now();
-        let measured = repair::repair(model, &mut cx, executor, float, samples)?;
-        timing.push((repair::NAME, start.elapsed().as_secs_f64()));
-        let Some(measured) = measured else { break };
-        let verdict = refine::verdict(model, &cx, measured, wanted, tries);
-        if verdict == Verdict::Enough {
-            break;
-        }
-        cx.notes = notes.clone();
-        wanted = match verdict {
-            Verdict::Stricter(sqnr) => sqnr,
-            _ => {
+        let measured = stage(repair::NAME, hooks, &mut timing, || {
+            repair::repair(model, &mut cx, executor, float, samples)
+        })?;
+        let (Some(measured), Some(held_to)) = (measured, wanted) else { break };
+        match refine::verdict(model, &cx, measured, held_to, tries) {
+            Verdict::Enough => break,
+            Verdict::Stricter(sqnr) => {
+                cx.notes = notes.clone();
+                wanted = Some(sqnr);
+            }
+            Verdict::Float => {
+                cx.notes = notes.clone();
                 cx.notes.add("", refine::why_float(&cx, measured));
                 cx.steering = refine::all_in_float(&cx);
-                f64::INFINITY
+                wanted = None;
             }
-        };
+        }
     }
     if let Some((executor, samples)) = blocks.filter(|_| rounding.compensates() && !rest.is_empty()) {
-        hooks.progress.pass(weight_blocks::NAME_OF_ROUNDING);
-        let start = Instant::now();
-        weight_blocks::round(model, &mut cx, executor, samples)?;
-        timing.push((weight_blocks::NAME_OF_ROUNDING, start.elapsed().as_secs_f64()));
+        stage(weight_blocks::NAME_OF_ROUNDING, hooks, &mut timing, || {
+            weight_blocks::round(model, &mut cx, executor, samples)
+        })?;
     }
     drop(float);
     timing.extend(run(rest, model, &mut cx, hooks)?);
@@ -121,24 +119,33 @@ fn learn<'e>(
     let planned = cx.config.scheme != Scheme::Dynamic && cx.config.training.is_none();
     let wanted = cx.config.effort > 0 && cx.config.equalize && planned;
     if let (Some((executor, samples)), None, true) = (evidence.samples, evidence.known, wanted) {
-        hooks.progress.pass(equalize::NAME);
-        let start = Instant::now();
-        let outcome = equalize::equalize(model, cx, executor, samples)?;
-        if let Some(scaled) = outcome.model {
-            *model = scaled;
-        }
-        begun = outcome.begun;
-        if cx.config.effort > 1
-            && let Some(shifted) = equalize::absorb(model, cx, executor, samples)?
-        {
-            *model = shifted;
-            begun = None;
-        }
-        timing.push((equalize::NAME, start.elapsed().as_secs_f64()));
+        begun = stage(equalize::NAME, hooks, timing, || {
+            let outcome = equalize::equalize(model, cx, executor, samples)?;
+            if let Some(scaled) = outcome.model {
+                *model = scaled;
+            }
+            if cx.config.effort > 1
+                && let Some(shifted) = equalize::absorb(model, cx, executor, samples)?
+            {
+                *model = shifted;
+                return Ok(None);
+            }
+            Ok(outcome.begun)
+        })?;
     }
-    hooks.progress.pass(calibrate::NAME);
+    stage(calibrate::NAME, hooks, timing, || evidence.learn(model, cx, begun, hooks.progress))
+}
+
+/// Runs a stage that is no pass, and notes its time in seconds.
+fn stage<T>(
+    name: &'static str,
+    hooks: &Hooks<'_>,
+    timing: &mut Vec<(&'static str, f64)>,
+    run: impl FnOnce() -> Result<T, PassError>,
+) -> Result<T, PassError> {
+    hooks.progress.pass(name);
     let start = Instant::now();
-    let session = evidence.learn(model, cx, begun, hooks.progress)?;
-    timing.push((calibrate::NAME, start.elapsed().as_secs_f64()));
-    Ok(session)
+    let result = run()?;
+    timing.push((name, start.elapsed().as_secs_f64()));
+    Ok(result)
 }

@@ -71,11 +71,17 @@ pub(crate) fn why_float(cx: &PassCx<'_>, measured: Deviation) -> String {
 
 /// Steering towards a plan that quantizes nothing.
 pub(crate) fn all_in_float(cx: &PassCx<'_>) -> Steering {
+    let errors = prohibitive(cx);
+    Steering { errors: errors.clone(), dynamic_errors: errors, price: 1.0, ..cx.steering.clone() }
+}
+
+/// Errors at which no value is quantized, whatever their price.
+pub(super) fn prohibitive(cx: &PassCx<'_>) -> ValueTable<f64> {
     let mut errors = ValueTable::new();
     for v in &cx.observed {
         errors.insert(*v, f64::INFINITY);
     }
-    Steering { errors: errors.clone(), dynamic_errors: errors, price: 1.0, ..cx.steering.clone() }
+    errors
 }
 
 #[cfg(test)]

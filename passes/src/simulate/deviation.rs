@@ -1,5 +1,6 @@
 //! What a plan does to the outputs, over all samples.
 
+use crate::compare::largest;
 use squint_ir::Tensor;
 
 /// The difference that a plan makes at the outputs.
@@ -99,14 +100,4 @@ impl Sum {
         }
         sum
     }
-}
-
-fn largest(row: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, x) in row.iter().enumerate() {
-        if *x > row[best] {
-            best = i;
-        }
-    }
-    best
 }

@@ -10,9 +10,8 @@
 //! which a convolution in front takes up. Networks for faces and hands have one behind every convolution (He et al. 2015,
 //! MTCNN, ArcFace, MediaPipe).
 
-use super::layouts::{channels, shape};
-use super::scale_in_blocks::blocked;
-use super::{Tailoring, convolution_of_each, konst, operators};
+use super::layouts::{blocked, channels, shape};
+use super::{Tailoring, convolution_of_each, konst, operators, replace};
 use crate::pass::{PassCx, PassError};
 use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId, ValueTable};
 use squint_ops::Fact;
@@ -20,9 +19,6 @@ use squint_targets::FloatKernels;
 
 /// The pass.
 pub(crate) const PASS: Tailoring = Tailoring { name: "expand-prelu", rewrite: expand };
-
-/// How far back it is asked whether a value is blocked.
-const DEPTH: usize = 6;
 
 /// Elements from which four operators take less time than one by one.
 const ELEMENTS: u64 = 4096;
@@ -38,13 +34,12 @@ fn expand(model: &mut Model, cx: &mut PassCx<'_>, kernels: &FloatKernels) -> Res
         let numbers = slopes.f32s();
         if let Some(first) = numbers.first().filter(|first| numbers.iter().all(|a| a == *first)) {
             let leaky = OpSpec::new("LeakyRelu").operands([x]).attr("alpha", *first);
-            finish(g, op, y, leaky);
+            replace(g, op, leaky, "expand-prelu");
             changed = true;
             continue;
         }
         let Some(factors) = by_channel(&cx.facts, x, &slopes) else { continue };
-        let in_blocks =
-            kernels.block.is_some_and(|b| factors.len() % b == 0 && blocked(g, x, &cx.facts, b, DEPTH));
+        let in_blocks = kernels.block.is_some_and(|b| factors.len() % b == 0 && blocked(g, x, &cx.facts, b));
         write_out(g, op, (x, y), &factors, in_blocks);
         changed = true;
     }
@@ -81,16 +76,7 @@ fn write_out(g: &mut Graph, op: OpId, (x, y): (ValueId, ValueId), slopes: &[f32]
     let relu = g.emit(OpSpec::new("Relu").operands([x]).near(op), &format!("{name}_positive"), None);
     let straight = g.emit(product(x, below), &format!("{name}_straight"), None);
     let bent = g.emit(product(relu, above), &format!("{name}_bent"), None);
-    finish(g, op, y, OpSpec::new("Add").operands([straight, bent]));
-}
-
-/// Puts an operator in the place of the PRelu.
-fn finish(g: &mut Graph, op: OpId, y: ValueId, spec: OpSpec) {
-    let spec = spec.name(g.op(op).name.clone()).near(op).origin(format!("expand-prelu({})", g.label(op)));
-    g.set_result(op, 0, None);
-    let new = g.add_op(spec);
-    g.set_result(new, 0, Some(y));
-    g.remove_op_and_results(op);
+    replace(g, op, OpSpec::new("Add").operands([straight, bent]), "expand-prelu");
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 use super::{Tailoring, factor, need_microsoft, operators, replace, scalar, with_scalar};
 use crate::pass::{PassCx, PassError};
 use squint_ir::{Graph, Model, OpId, OpSpec, ValueId};
+use squint_ops::MICROSOFT;
 use squint_targets::FloatKernels;
 
 /// The pass.
@@ -23,7 +24,7 @@ fn fuse(model: &mut Model, _: &mut PassCx<'_>, _: &FloatKernels) -> Result<bool,
         let g = model.main_mut();
         let Some((x, end)) = gelu(g, curve) else { continue };
         let op_type = if g.op(curve).is("Erf") { "Gelu" } else { "FastGelu" };
-        changed |= replace(g, end, OpSpec::new(op_type).operands([x]), "fuse-gelu");
+        changed |= replace(g, end, OpSpec::new(op_type).domain(MICROSOFT).operands([x]), "fuse-gelu");
     }
     if changed {
         need_microsoft(model);

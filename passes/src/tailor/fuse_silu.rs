@@ -10,6 +10,7 @@
 use super::{Tailoring, need_microsoft, operators, replace};
 use crate::pass::{PassCx, PassError};
 use squint_ir::{Graph, Model, OpId, OpSpec, ValueId};
+use squint_ops::MICROSOFT;
 use squint_targets::FloatKernels;
 
 /// The pass.
@@ -20,7 +21,7 @@ fn fuse(model: &mut Model, _: &mut PassCx<'_>, _: &FloatKernels) -> Result<bool,
     for sigmoid in operators(model, &["Sigmoid"])? {
         let g = model.main_mut();
         let Some((x, product)) = silu(g, sigmoid) else { continue };
-        let spec = OpSpec::new("QuickGelu").operands([x]).attr("alpha", 1.0f32);
+        let spec = OpSpec::new("QuickGelu").domain(MICROSOFT).operands([x]).attr("alpha", 1.0f32);
         changed |= replace(g, product, spec, "fuse-silu");
     }
     if changed {

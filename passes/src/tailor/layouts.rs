@@ -1,7 +1,7 @@
 //! Which values can get more channels, filled with what nothing reads, and where their own channels lie then.
 //!
 //! Values that operators compute channel by channel belong together; between convolutions with constant weights, which
-//! can make and read any channels in any order, they can be laid out freely.
+//! can make and read any channels in any order, they can be laid out freely. And which values are in blocks.
 
 use super::konst;
 use crate::elementwise::is_elementwise;
@@ -109,6 +109,30 @@ pub(super) fn shape(facts: &ValueTable<Fact>, v: ValueId) -> Option<&Shape> {
 /// The number of channels of a float value of rank 4.
 pub(super) fn channels(facts: &ValueTable<Fact>, v: ValueId) -> Option<usize> {
     shape(facts, v)?.get(1)?.known()?.try_into().ok()
+}
+
+/// True if the runtime has a value in blocks when it is made.
+pub(super) fn blocked(g: &Graph, v: ValueId, facts: &ValueTable<Fact>, block: usize) -> bool {
+    blocked_within(g, v, facts, block, DEPTH)
+}
+
+/// How far back it is asked.
+const DEPTH: usize = 6;
+
+fn blocked_within(g: &Graph, v: ValueId, facts: &ValueTable<Fact>, block: usize, depth: usize) -> bool {
+    let Some((op, _)) = g.producer(v).filter(|_| depth > 0) else { return false };
+    let Some(n) = channels(facts, v) else { return false };
+    let again = |v: Option<ValueId>| v.is_some_and(|v| blocked_within(g, v, facts, block, depth - 1));
+    match g.op(op).op_type.as_str() {
+        "Conv" => g.operand(op, 1).is_some_and(|w| konst(g, w).is_some()) && n >= block,
+        "Relu" | "Sigmoid" | "Tanh" | "HardSigmoid" | "HardSwish" => again(g.operand(op, 0)),
+        "MaxPool" | "AveragePool" => n % block == 0 && again(g.operand(op, 0)),
+        "Add" | "Mul" => {
+            let shape = |v: ValueId| facts.get(v).and_then(|f| f.shape.clone());
+            n % block == 0 && g.operands(op).into_iter().all(|x| again(x) && x.and_then(shape) == shape(v))
+        }
+        _ => false,
+    }
 }
 
 /// Sets of values that a relation connects.

@@ -12,7 +12,7 @@
 //! convolution takes one. What could go into the convolution in front or behind has gone there long before: these
 //! constants stand behind an activation, and a summand in front of padding (the affine blocks of PP-LCNetV3, Baidu 2023).
 
-use super::layouts::channels;
+use super::layouts::{blocked, channels};
 use super::{Tailoring, convolution_of_each, is_read_by_convolutions, konst, operators};
 use crate::pass::{PassCx, PassError};
 use squint_ir::{DType, Graph, Model, OpId, Tensor, ValueId, ValueTable};
@@ -22,9 +22,6 @@ use squint_targets::FloatKernels;
 /// The pass.
 pub(crate) const PASS: Tailoring = Tailoring { name: "scale-in-blocks", rewrite: scale };
 
-/// How far back it is asked whether a value is blocked.
-const DEPTH: usize = 6;
-
 fn scale(model: &mut Model, cx: &mut PassCx<'_>, kernels: &FloatKernels) -> Result<bool, PassError> {
     let Some(block) = kernels.block else { return Ok(false) };
     let mut changed = false;
@@ -33,7 +30,7 @@ fn scale(model: &mut Model, cx: &mut PassCx<'_>, kernels: &FloatKernels) -> Resu
         // The second of two goes with the first.
         let affine = if g.has_op(op) { Affine::of(g, op, &cx.facts) } else { None };
         let Some(affine) = affine else { continue };
-        if blocked(g, affine.x, &cx.facts, block, DEPTH) && is_read_by_convolutions(g, affine.y) {
+        if blocked(g, affine.x, &cx.facts, block) && is_read_by_convolutions(g, affine.y) {
             affine.rewrite(g);
             changed = true;
         }
@@ -112,23 +109,6 @@ fn with_channels(g: &Graph, op: OpId, facts: &ValueTable<Fact>) -> Option<(Value
         return Some((b, numbers(b, a)?));
     }
     Some((a, numbers(a, b)?))
-}
-
-/// True if the runtime has a value in blocks when it is made.
-pub(super) fn blocked(g: &Graph, v: ValueId, facts: &ValueTable<Fact>, block: usize, depth: usize) -> bool {
-    let Some((op, _)) = g.producer(v).filter(|_| depth > 0) else { return false };
-    let Some(n) = channels(facts, v) else { return false };
-    let again = |v: Option<ValueId>| v.is_some_and(|v| blocked(g, v, facts, block, depth - 1));
-    match g.op(op).op_type.as_str() {
-        "Conv" => g.operand(op, 1).is_some_and(|w| konst(g, w).is_some()) && n >= block,
-        "Relu" | "Sigmoid" | "Tanh" | "HardSigmoid" | "HardSwish" => again(g.operand(op, 0)),
-        "MaxPool" | "AveragePool" => n % block == 0 && again(g.operand(op, 0)),
-        "Add" | "Mul" => {
-            let shape = |v: ValueId| facts.get(v).and_then(|f| f.shape.clone());
-            n % block == 0 && g.operands(op).into_iter().all(|x| again(x) && x.and_then(shape) == shape(v))
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]
