@@ -55,10 +55,10 @@ fn by_channel(facts: &ValueTable<Fact>, x: ValueId, slopes: &Tensor) -> Option<V
         [1, c, _, _] | [c, _, _] => c == n,
         _ => false,
     };
-    if !of_channels || elements.is_some_and(|n| n < ELEMENTS) {
+    let numbers = slopes.f32s();
+    if !of_channels || numbers.is_empty() || elements.is_some_and(|n| n < ELEMENTS) {
         return None;
     }
-    let numbers = slopes.f32s();
     let planes = numbers.chunks_exact(numbers.len() / n);
     planes.map(|plane| plane.iter().all(|a| *a == plane[0] && a.is_finite()).then_some(plane[0])).collect()
 }
@@ -122,5 +122,6 @@ mod tests {
         assert_eq!(run(&[32, 1, 1], &slopes(32, 32), 2, "x = Sin (x0)"), "Sin PRelu");
         assert_eq!(run(&[16], &slopes(16, 16), 16, "x = Sin (x0)"), "Sin PRelu");
         assert_eq!(run(&[32, 16, 1], &slopes(512, 512), 16, "x = Sin (x0)"), "Sin PRelu");
+        assert_eq!(run(&[32, 0, 1], &[], 16, "x = Sin (x0)"), "Sin PRelu");
     }
 }
