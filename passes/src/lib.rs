@@ -48,6 +48,7 @@ pub mod predict;
 mod raise_fake_quant;
 mod raise_opset;
 mod raise_qoperator;
+mod reach;
 mod recipe;
 pub mod recording;
 mod refine;

@@ -5,7 +5,7 @@ use crate::frozen::Frozen;
 use crate::plan::{QuantPlan, Steering};
 use crate::report::Notes;
 use crate::statistics::Statistics;
-use squint_ir::{Model, ValueId, ValueTable};
+use squint_ir::{Model, OpTable, ValueId, ValueTable};
 use squint_ops::Fact;
 use std::collections::BTreeMap;
 
@@ -81,6 +81,8 @@ pub struct PassCx<'a> {
     pub statistics: Statistics,
     /// What has been learnt about accuracy.
     pub steering: Steering,
+    /// Operators that what calibrates does not get to.
+    pub beyond: OpTable<()>,
     /// Grids that values have already, if the model was quantized; they are kept, and none is chosen.
     pub frozen: Option<Frozen>,
     /// What is to be done.
@@ -100,6 +102,7 @@ impl<'a> PassCx<'a> {
             observed: Vec::new(),
             statistics: Statistics::default(),
             steering: Steering::default(),
+            beyond: OpTable::new(),
             frozen: None,
             plan: QuantPlan::default(),
             rewrites: BTreeMap::new(),

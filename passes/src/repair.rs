@@ -9,6 +9,7 @@
 //! 2. [`bias`]: biases that take back shifts that rounding has caused.
 
 mod bias;
+mod lockstep;
 mod moments;
 mod rounding;
 
