@@ -25,6 +25,7 @@ pub mod evidence;
 mod feedback;
 mod finish;
 mod float_graph;
+mod flush_denormals;
 mod fold_constants;
 mod fold_lookups;
 mod freeze_quantizers;

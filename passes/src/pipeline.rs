@@ -42,6 +42,8 @@ const OPTIMIZE: &[&dyn Pass] = &[
     &fuse::Fuse,
     // Fusing finds lookups, too.
     &fold_lookups::FoldLookups,
+    // Folding and fusing make weights, too.
+    &flush_denormals::FlushDenormals,
     // What is known outside of bodies is known now. What they no longer capture is dead below.
     &optimize_bodies::OptimizeBodies,
     // Equal work after fusing is found once.
