@@ -64,6 +64,7 @@ mod spread_grids;
 pub mod statistics;
 mod subpixel_convolutions;
 mod tailor;
+mod trials;
 mod weight_blocks;
 mod weights;
 mod widen_float8;

@@ -9,6 +9,7 @@ use crate::reach::Reach;
 use crate::refine::Verdict;
 use crate::report::Report;
 use crate::runner::{Hooks, run};
+use crate::trials::Trials;
 use crate::{calibrate, equalize, numbers, plan, refine, repair, retarget, weight_blocks};
 use squint_ir::Model;
 use squint_ir::execute::{Execute, Samples};
@@ -37,6 +38,9 @@ pub(super) fn plan_until(
         Some(reach) => reach.enter(model, &mut cx, evidence),
         None => evidence,
     };
+    if let Some((_, samples)) = evidence.samples {
+        cx.trials = Trials::of(model, &mut cx, samples)?;
+    }
     let weights_only = cx.config.scheme == Scheme::WeightOnly;
     let float = if weights_only {
         None
