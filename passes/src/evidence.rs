@@ -125,6 +125,18 @@ impl GivenRanges {
     }
 }
 
+/// What the user is told if samples show nothing: every input is one number in all of them.
+fn constant_data(g: &Graph, statistics: &Statistics) -> Option<String> {
+    let seen = |v: &ValueId| Some((*v, statistics.sketch(*v)?)).filter(|(_, s)| s.n_finite() > 1);
+    let constant = |(_, s): &(ValueId, &Sketch)| s.extremes().is_some_and(|(lo, hi)| lo == hi);
+    let inputs: Vec<_> = g.inputs.iter().filter_map(seen).collect();
+    let (first, sketch) = inputs.iter().all(constant).then(|| inputs.first())??;
+    let (name, number) = (g.value(*first).name(), sketch.extremes()?.0);
+    Some(format!(
+        "every element of `{name}` is {number} in all samples: ranges are those of data in use only if samples are like it"
+    ))
+}
+
 /// The dimensions of inputs, for costs. What is not known of a batch counts as one sample.
 pub(crate) fn lengths_of_inputs(g: &Graph) -> ValueTable<Vec<usize>> {
     let mut lengths = ValueTable::new();
@@ -258,6 +270,9 @@ impl<'e> Evidence<'e> {
         if self.known.is_none() {
             cx.statistics =
                 calibrate::calibrate(model, &cx.observed, &float, samples, begun, cx.config, progress)?;
+            if let Some(note) = constant_data(model.main(), &cx.statistics) {
+                cx.notes.add("", note);
+            }
         }
         Ok(Some(float))
     }
@@ -298,6 +313,21 @@ mod tests {
             let extremes = |v: ValueId| cx.statistics.sketch(v).unwrap().extremes().unwrap();
             assert_eq!(values.iter().map(|v| extremes(*v).0).collect::<Vec<_>>(), [-4.0, 0.0, 0.0, lowest]);
         }
+    }
+
+    #[test]
+    fn data_that_shows_nothing_is_noticed() {
+        let (model, values) = model(0.0);
+        let mut statistics = Statistics::default();
+        let mut show = |data: &[f32]| {
+            let mut sketch = Sketch::new();
+            sketch.observe(data);
+            statistics.sketches.insert(values[0], sketch);
+            constant_data(model.main(), &statistics)
+        };
+        assert!(show(&[0.0, 0.0]).unwrap().contains("every element of `x` is 0 in all samples"));
+        assert_eq!(show(&[0.0, 0.5]), None);
+        assert_eq!(show(&[1.0]), None, "a number is no data");
     }
 
     #[test]
