@@ -121,6 +121,11 @@ fn compute(model: &Model, op: &Op, inputs: &[Option<Tensor>], n_results: usize) 
         }
         "AveragePool" => pool(op, x, true),
         "MaxPool" => pool(op, x, false),
+        "GlobalAveragePool" => {
+            let mut whole = op.clone();
+            whole.set_attr("kernel_shape", x.dims()[2..].iter().map(|d| *d as i64).collect::<Vec<_>>());
+            pool(&whole, x, true)
+        }
         "BatchNormalization" => batch_normalization(op, &inputs),
         "LayerNormalization" => normalize(op, &inputs, true),
         "RMSNormalization" => normalize(op, &inputs, false),

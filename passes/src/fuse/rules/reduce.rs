@@ -1,7 +1,7 @@
-//! Reductions of reductions.
+//! Reductions of reductions, and those that are pools.
 
 use super::super::{Miss, Rewrite, Rule};
-use squint_ir::{OpSpec, Tensor};
+use squint_ir::{Graph, OpSpec, Tensor, ValueId};
 use squint_ops::kernel::resolve_axis;
 
 pub(super) const RULES: &[Rule] = rules! {
@@ -12,6 +12,12 @@ pub(super) const RULES: &[Rule] = rules! {
         "m = ReduceMax (x, a!?); y = ReduceMax (m, b!?)",
         "m = ReduceMin (x, a!?); y = ReduceMin (m, b!?)"
         => "y = ReduceMean|ReduceSum|ReduceMax|ReduceMin (x, c')", merge_reductions;
+
+    /// The mean over all pixels of each channel is GlobalAveragePool, for which runtimes have integer kernels and which
+    /// keeps the layout of convolutions. Means of normalisations stay what they are known by.
+    "mean-to-pool":
+        "y = ReduceMean (x, a!?)"
+        => "p = GlobalAveragePool (x); y = Flatten (p)", mean_to_pool;
 };
 
 fn merge_reductions(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
@@ -21,19 +27,10 @@ fn merge_reductions(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     if keep != keeps("y") {
         return Err("only one of them keeps its axes".into());
     }
-    let axes = |op: &str, k: &str, rank: usize| -> Result<Vec<usize>, Miss> {
-        let axes = match rw.op(op).ints("axes") {
-            Some(axes) => axes.to_vec(),
-            None if rw.has(k) => rw.konst(k)?.to_i64s().ok_or("axes that are no integers")?,
-            None => return Err("it reduces all axes".into()),
-        };
-        let axes: Option<Vec<usize>> = axes.iter().map(|a| resolve_axis(*a, rank)).collect();
-        axes.filter(|a| !a.is_empty()).ok_or_else(|| "an axis does not exist".into())
-    };
-    let first = axes("m", "a", rank)?;
+    let first = axes(rw, "m", "a", rank)?;
     let left: Vec<usize> = (0..rank).filter(|i| keep || !first.contains(i)).collect();
     let mut all = first;
-    for i in axes("y", "b", left.len())? {
+    for i in axes(rw, "y", "b", left.len())? {
         all.push(left[i]);
     }
     all.sort_unstable();
@@ -51,6 +48,54 @@ fn merge_reductions(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     Ok(())
 }
 
+fn mean_to_pool(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    rw.expect_float("x")?;
+    let rank = rw.fact("x").rank().ok_or("the rank is unknown")?;
+    let mut reduced = axes(rw, "y", "a", rank)?;
+    reduced.sort_unstable();
+    // The last of three axes may be features as well as a sequence.
+    if rank < 4 || !reduced.into_iter().eq(2..rank) {
+        return Err("it is not the mean over all pixels of each channel".into());
+    }
+    let (x, y) = (rw.v("x"), rw.v("y"));
+    if is_square(rw.g(), x) || is_subtracted(rw.g(), x, y) {
+        return Err("it is part of a normalisation".into());
+    }
+    let keeps = rw.op("y").int("keepdims").unwrap_or(1) != 0;
+    let pool = OpSpec::new("GlobalAveragePool").operands([x]);
+    let name = rw.op("y").name.clone();
+    if keeps {
+        rw.replace_root(pool.name(name));
+    } else {
+        let p = rw.emit(pool, "pool");
+        rw.replace_root(OpSpec::new("Flatten").name(name).attr("axis", 1).operands([p]));
+    }
+    Ok(())
+}
+
+/// The axes, attributes or (of this variable) an operand, that a reduction takes of this many.
+fn axes(rw: &Rewrite<'_, '_>, op: &str, k: &str, rank: usize) -> Result<Vec<usize>, Miss> {
+    let axes = match rw.op(op).ints("axes") {
+        Some(axes) => axes.to_vec(),
+        None if rw.has(k) => rw.konst(k)?.to_i64s().ok_or("axes that are no integers")?,
+        None => return Err("it reduces all axes".into()),
+    };
+    let axes: Option<Vec<usize>> = axes.iter().map(|a| resolve_axis(*a, rank)).collect();
+    axes.filter(|a| !a.is_empty()).ok_or_else(|| "an axis does not exist".into())
+}
+
+/// True for what is multiplied by itself or raised to a power.
+fn is_square(g: &Graph, v: ValueId) -> bool {
+    g.producer(v).is_some_and(|(op, _)| {
+        g.op(op).is("Pow") || (g.op(op).is("Mul") && g.operand(op, 0) == g.operand(op, 1))
+    })
+}
+
+/// True if a mean is subtracted from what it is the mean of.
+fn is_subtracted(g: &Graph, x: ValueId, mean: ValueId) -> bool {
+    g.uses(mean).iter().any(|u| g.op(u.op).is("Sub") && u.slot == 1 && g.operand(u.op, 0) == Some(x))
+}
+
 #[cfg(test)]
 mod tests {
     use crate::fuse::testing::{fires, misses};
@@ -58,7 +103,7 @@ mod tests {
     fn model(body: &str) -> String {
         format!(
             "<ir_version: 8, opset_import: [\"\" : 15]> m (float[2,3,4,5] x) => (float[] y) \
-             <int64[1] last = {{-1}}, int64[1] one = {{1}}> {{ {body} }}"
+             <int64[1] last = {{-1}}, int64[1] one = {{1}}, int64[2] pixels = {{2, 3}}> {{ {body} }}"
         )
     }
 
@@ -81,5 +126,33 @@ mod tests {
         }
         let body = "m = ReduceMean <axes = [3]> (x) y = ReduceMean <axes = [2], keepdims = 0> (m)";
         assert!(misses(rule, &model(body)).contains("keeps"));
+    }
+
+    #[test]
+    fn means_over_pixels_are_pools() {
+        let (rule, pixels) = ("mean-to-pool", "axes = [-1, 2]");
+        let body = format!("y = ReduceMean <{pixels}> (x)");
+        assert_eq!(fires(rule, &model(&body)), "GlobalAveragePool");
+        let body = format!("y = ReduceMean <{pixels}, keepdims = 0> (x)");
+        assert_eq!(fires(rule, &model(&body)), "GlobalAveragePool Flatten");
+        let operand = model("y = ReduceMean (x, pixels)").replace(": 15", ": 18");
+        assert_eq!(fires(rule, &operand), "GlobalAveragePool");
+    }
+
+    #[test]
+    fn other_means_are_none() {
+        let rule = "mean-to-pool";
+        for axes in ["[3]", "[1, 2]", "[1, 2, 3]"] {
+            let body = format!("y = ReduceMean <axes = {axes}> (x)");
+            assert!(misses(rule, &model(&body)).contains("all pixels"));
+        }
+        let features = model("y = ReduceMean <axes = [2]> (x)").replace("[2,3,4,5]", "[2,3,4]");
+        assert!(misses(rule, &features).contains("all pixels"));
+        for body in [
+            "m = ReduceMean <axes = [2, 3]> (x) y = Sub (x, m)",
+            "s = Mul (x, x) y = ReduceMean <axes = [2, 3]> (s)",
+        ] {
+            assert!(misses(rule, &model(body)).contains("normalisation"), "{body}");
+        }
     }
 }
