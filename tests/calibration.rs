@@ -294,7 +294,7 @@ fn what_the_embedded_executor_cannot_run_names_the_operator_and_the_other_execut
     let dir = workplace();
     let model = "<ir_version: 8, opset_import: [\"\" : 17, \"com.acme\" : 1]>\
                  g (float[N,4] x) => (float[N,2] y) <float[4,2] w = {1, 2, 3, 4, 5, 6, 7, 8}>\
-                 { t = Gemm (x, w) [twist] y = com.acme.Twist (t) }";
+                 { [twist] t = com.acme.Twist (x) y = Gemm (t, w) }";
     std::fs::write(dir.path().join("t.onnxtxt"), model).unwrap();
     std::fs::write(dir.path().join("x.bin"), [0; 16]).unwrap();
     let refused = squint(&dir, "quantize t.onnxtxt -o q.onnx --data x.bin");

@@ -251,6 +251,36 @@ fn benchmarks_need_a_runtime() {
 }
 
 #[test]
+fn what_the_executor_does_not_run_stays_in_float_with_all_that_follows() {
+    // `d` is of a type that tract does not have; `fc2` reads what follows from it.
+    let weights: Vec<String> = (0..256).map(|i| format!("{}", (i * 37 % 101) as f32 / 50.0 - 1.0)).collect();
+    let deep = r#"<ir_version: 8, opset_import: ["" : 17]>
+deep (float[N,16] x, float[1,3,3] m) => (float[N,16] y, float[1] volume, float[N,16] z)
+<float[16,16] w = {WEIGHTS}, float[16,16] v = {WEIGHTS}>
+{
+  [fc] y = MatMul (x, w)
+  [d] volume = Det (m)
+  [s] p = Mul (y, volume)
+  [fc2] z = MatMul (p, v)
+}"#
+    .replace("WEIGHTS", &weights.join(", "));
+    let mut shell = Shell::new();
+    shell.write("deep.onnxtxt", deep.as_bytes());
+    let x: Vec<f32> = (0..128).map(|i| (i * 29 % 64) as f32 / 32.0 - 1.0).collect();
+    shell.write("x.npz", &npz("x", "<f4", "(8, 16)", &floats(&x)));
+    shell.write("m.npz", &npz("m", "<f4", "(1, 3, 3)", &floats(&[0.5; 9])));
+    shell.run("quantize deep.onnxtxt -o q.onnx --data x=x.npz --data m=m.npz --target tensorrt");
+    shell.run("explain q.onnx --target tensorrt");
+    shell.run("calibrate deep.onnxtxt --data x=x.npz --data m=m.npz -o m.stats --target tensorrt");
+    shell.run("quantize deep.onnxtxt -o s.onnx --stats m.stats --target tensorrt");
+    // Nothing that pays is left.
+    shell.write("only.onnxtxt", deep.replace("[fc] y = MatMul (x, w)", "[fc] y = Softmax (x)").as_bytes());
+    shell.run("quantize only.onnxtxt -o n.onnx --data x=x.npz --data m=m.npz");
+    assert!(!shell.path("n.onnx").exists());
+    shell.check("out-of-reach");
+}
+
+#[test]
 fn a_model_that_suits_integers_nowhere_stays_as_it_is() {
     let mut shell = Shell::new();
     shell.write("x.npz", &samples());

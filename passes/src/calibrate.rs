@@ -219,7 +219,8 @@ impl Work<'_> {
 }
 
 /// The first few of the operators.
-fn refusal(refused: &[squint_ir::execute::Unsupported]) -> String {
+/// Operators that an executor refuses, as users are told.
+pub(crate) fn refusal(refused: &[squint_ir::execute::Unsupported]) -> String {
     let shown: Vec<String> =
         refused.iter().take(5).map(|u| format!("`{}` ({}): {}", u.node, u.op_type, u.reason)).collect();
     let more = if refused.len() > 5 { format!("; and {} more", refused.len() - 5) } else { String::new() };

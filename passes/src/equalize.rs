@@ -32,7 +32,8 @@ use crate::infer_types::dims_of_first;
 use crate::overrides::of_tensor;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, Steering};
-use crate::simulate::{Simulator, affordable, spread};
+use crate::simulate::Simulator;
+use crate::trials::Split;
 use crate::weights::rounded;
 pub(crate) use absorb::absorb;
 use classes::{Channels, Classes};
@@ -48,11 +49,8 @@ pub(crate) const SCALED: &str = "squint.equalized";
 /// Name of the stage.
 pub(crate) const NAME: &str = "equalize";
 
-/// Samples that are looked at; at most half of those there are.
+/// Samples that are looked at.
 const LOOKED_AT: usize = 16;
-
-/// Samples, others, that decide.
-const HELD_BACK: std::ops::RangeInclusive<usize> = 6..=24;
 
 /// The scaled graph is kept if its error is smaller by so many decibels.
 const CLEARLY: f64 = 0.1;
@@ -92,17 +90,10 @@ pub(crate) fn equalize<'e>(
     if watched.iter().all(Option::is_none) {
         return Ok(Outcome::default());
     }
-    let n = samples.len();
-    let looked_at = spread(n, LOOKED_AT.min(n.div_ceil(2)), 0.0);
     let observed = cx.observed.clone();
-    let sizes = observed.iter().filter_map(|v| dims.get(*v));
-    let mut held_back = spread(n, affordable(sizes.clone(), HELD_BACK), 0.5);
-    held_back.retain(|i| !looked_at.contains(i));
-    if held_back.is_empty() {
-        held_back.clone_from(&looked_at);
-    }
+    let Split { learnt_from: looked_at, held_back } = cx.trials.split(LOOKED_AT);
     let mut float = FloatGraph::new(model, &observed, executor)?;
-    float.keep_for_trials(n, sizes.clone());
+    float.keep_for_trials(&cx.trials);
     float.keep(&held_back);
     let watch = Watch {
         observed: &observed,
@@ -121,7 +112,7 @@ pub(crate) fn equalize<'e>(
     let names: Vec<&str> = classes.scaled(&factors).into_iter().map(|v| g.value(v).name()).collect();
     scaled.set_metadata(SCALED, &names.join("\n"));
     let mut float_scaled = FloatGraph::new(&scaled, &observed, executor)?;
-    float_scaled.keep_for_trials(n, sizes);
+    float_scaled.keep_for_trials(&cx.trials);
     let nothing = Watch { watched: &vec![None; watched.len()], ..watch };
     let (tally_of_scaled, _) = nothing.run(&float_scaled, &looked_at)?;
 

@@ -4,7 +4,6 @@ use crate::calibrate::{self, Tally};
 use crate::calibration::{Method, Sketch};
 use crate::config::{Config, Scheme};
 use crate::float_graph::FloatGraph;
-use crate::infer_types::dims_of_first;
 use crate::pass::{PassCx, PassError};
 use crate::recording::Recording;
 use crate::runner::Progress;
@@ -253,12 +252,8 @@ impl<'e> Evidence<'e> {
                 }
             }
         }
-        if begun.is_none() && cx.config.effort > 0 && !samples.is_empty() {
-            let dims = match self.known {
-                Some(_) => cx.statistics.dims.clone(),
-                None => dims_of_first(model, samples)?,
-            };
-            float.keep_for_trials(samples.len(), cx.observed.iter().filter_map(|v| dims.get(*v)));
+        if begun.is_none() && cx.config.effort > 0 {
+            float.keep_for_trials(&cx.trials);
         }
         if self.known.is_none() {
             cx.statistics =

@@ -3,7 +3,8 @@
 
 use crate::calibrate::prepare;
 use crate::pass::PassError;
-use crate::{refine, repair};
+use crate::repair;
+use crate::trials::Trials;
 use squint_ir::execute::{Execute, ExecuteError, Observer, Sample, Samples, Session};
 use squint_ir::{Graph, Model, Tensor, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,16 +50,11 @@ impl<'e> FloatGraph<'e> {
         FloatGraph { session, taps, keep: BTreeSet::new(), kept: Mutex::default() }
     }
 
-    /// Keeps the outputs of those of `n` samples, whose observed values have these dimensions, that later stages
-    /// compare plans on.
-    pub(crate) fn keep_for_trials<'d>(
-        &mut self,
-        n: usize,
-        dims: impl Iterator<Item = &'d Vec<usize>> + Clone,
-    ) {
-        self.keep.extend(refine::tried_on(n, dims.clone()));
-        self.keep.extend(refine::decided_on(n));
-        self.keep.extend(repair::Split::new(n, dims).held_back);
+    /// Keeps the outputs of those samples that later stages compare plans on.
+    pub(crate) fn keep_for_trials(&mut self, trials: &Trials) {
+        self.keep.extend(trials.tried_on());
+        self.keep.extend(trials.decided_on());
+        self.keep.extend(trials.split(repair::LEARNT_FROM).held_back);
     }
 
     /// Keeps the outputs of a sample from now on.

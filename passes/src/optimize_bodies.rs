@@ -7,6 +7,7 @@
 
 use crate::canonicalize::Canonicalize;
 use crate::eliminate_dead_code::EliminateDeadCode;
+use crate::flush_denormals::FlushDenormals;
 use crate::fold_constants::FoldConstants;
 use crate::fuse::Fuse;
 use crate::inline_branches::InlineBranches;
@@ -24,6 +25,7 @@ const PASSES: &[&dyn Pass] = &[
     &RuleOutBranches,
     &InlineBranches,
     &Fuse,
+    &FlushDenormals,
     &MergeCommonSubexpressions,
     &EliminateDeadCode,
 ];

@@ -5,7 +5,8 @@ use crate::frozen::Frozen;
 use crate::plan::{QuantPlan, Steering};
 use crate::report::Notes;
 use crate::statistics::Statistics;
-use squint_ir::{Model, ValueId, ValueTable};
+use crate::trials::Trials;
+use squint_ir::{Model, OpTable, ValueId, ValueTable};
 use squint_ops::Fact;
 use std::collections::BTreeMap;
 
@@ -81,6 +82,10 @@ pub struct PassCx<'a> {
     pub statistics: Statistics,
     /// What has been learnt about accuracy.
     pub steering: Steering,
+    /// Operators that what calibrates does not get to.
+    pub beyond: OpTable<()>,
+    /// Which samples plans are tried on.
+    pub(crate) trials: Trials,
     /// Grids that values have already, if the model was quantized; they are kept, and none is chosen.
     pub frozen: Option<Frozen>,
     /// What is to be done.
@@ -100,6 +105,8 @@ impl<'a> PassCx<'a> {
             observed: Vec::new(),
             statistics: Statistics::default(),
             steering: Steering::default(),
+            beyond: OpTable::new(),
+            trials: Trials::default(),
             frozen: None,
             plan: QuantPlan::default(),
             rewrites: BTreeMap::new(),

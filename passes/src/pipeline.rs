@@ -4,6 +4,7 @@ use crate::config::{Config, OperatorFormat, Scheme};
 use crate::evidence::{Evidence, Known};
 use crate::float_graph::FloatGraph;
 use crate::pass::{Changed, Pass, PassCx, PassError};
+use crate::reach::Reach;
 use crate::recording::{DataRecord, Recording};
 use crate::report::{Note, Notes, Report};
 use crate::runner::{Hooks, run};
@@ -41,6 +42,8 @@ const OPTIMIZE: &[&dyn Pass] = &[
     &fuse::Fuse,
     // Fusing finds lookups, too.
     &fold_lookups::FoldLookups,
+    // Folding and fusing make weights, too.
+    &flush_denormals::FlushDenormals,
     // What is known outside of bodies is known now. What they no longer capture is dead below.
     &optimize_bodies::OptimizeBodies,
     // Equal work after fusing is found once.
@@ -454,15 +457,25 @@ pub fn record(
     let done = recording.tally.done();
     let left: Vec<usize> = part.indices.iter().copied().filter(|i| !done.contains(i)).collect();
     hooks.progress.pass(calibrate::NAME);
-    let (float, threads) = (FloatGraph::new(model, &observed, executor)?, calibrate::threads(config));
-    let run = calibrate::Run { float: &float, samples, threads, progress: hooks.progress, hash: true };
-    let mut tally = recording.tally.clone();
-    let mut save = |tally: &calibrate::Tally| {
-        recording.tally = tally.clone();
-        (part.save)(&recording).map_err(PassError::Data)
+    let begun = recording.tally.clone();
+    let mut measure = |reach: &Reach<'_>| {
+        let (float, threads) = (FloatGraph::new(model, &observed, reach)?, calibrate::threads(config));
+        let run = calibrate::Run { float: &float, samples, threads, progress: hooks.progress, hash: true };
+        let mut tally = begun.clone();
+        let mut save = |tally: &calibrate::Tally| {
+            recording.tally = tally.clone();
+            (part.save)(&recording).map_err(PassError::Data)
+        };
+        let checkpoint = part.every.map(|every| calibrate::Checkpoint { every, save: &mut save });
+        run.take(&left, &mut tally, checkpoint)?;
+        Ok((tally, reach.note()))
     };
-    let checkpoint = part.every.map(|every| calibrate::Checkpoint { every, save: &mut save });
-    run.take(&left, &mut tally, checkpoint)?;
+    let reach = Reach::over(model, executor, samples)?;
+    let measured = measure(&reach).or_else(|failure| measure(&reach.after(model, failure)?));
+    let (tally, note) = measured?;
+    if let Some(note) = note {
+        hooks.progress.note(&note);
+    }
     recording.tally = tally;
     Ok(recording)
 }

@@ -26,7 +26,8 @@ use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::runner::Progress;
-use crate::simulate::{Deviation, Simulator, affordable, scores_classes_only, spread};
+use crate::simulate::{Deviation, Simulator, scores_classes_only};
+use crate::trials::spread;
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples};
 use squint_ir::{Graph, Model, ValueId, ValueTable};
@@ -43,38 +44,8 @@ const CANDIDATES: [Method; 5] =
 /// Decibels by which a method that clips more must be better than one that clips less.
 const AHEAD: f64 = 0.5;
 
-/// Samples that plans are tried on.
-const SAMPLES: std::ops::RangeInclusive<usize> = 4..=24;
-
-/// Samples that decide whether operators go back to float.
-const MORE_SAMPLES: usize = 8;
-
-/// Runs that measuring single values may take: about as many as calibration takes, since half of each is shared. Fewer where
-/// one run takes seconds.
-const SINGLE_RUNS: std::ops::RangeInclusive<u64> = 24..=128;
-
-/// Multiply–accumulates that they may take together: half a minute of one core.
-const SINGLE_WORK: u64 = 1 << 39;
-
-/// Runs that measuring single values may take in a network of so many multiply–accumulates.
-fn single_runs(macs: u64) -> usize {
-    (SINGLE_WORK / macs.max(1)).clamp(*SINGLE_RUNS.start(), *SINGLE_RUNS.end()) as usize
-}
-
 /// Share of rows whose class may change.
 const MAX_FLIPS: f64 = 0.01;
-
-/// The numbers of the samples, of `n` whose observed values have these dimensions, that plans are tried on first.
-pub(crate) fn tried_on<'d>(n: usize, dims: impl Iterator<Item = &'d Vec<usize>>) -> Vec<usize> {
-    let count = affordable(dims, SAMPLES).min(n).max(1);
-    (0..count).map(|i| i * n / count).collect()
-}
-
-/// The numbers of the samples, of `n`, that decide whether operators go back to float.
-pub(crate) fn decided_on(n: usize) -> Vec<usize> {
-    let count = MORE_SAMPLES.min(n).max(1);
-    (0..count).map(|i| i * n / count).collect()
-}
 
 /// Sets `cx.steering` to the best found, with `min_sqnr` dB at the outputs at least.
 ///
@@ -101,8 +72,7 @@ pub(crate) fn refine(
         return Ok(());
     }
     let observed = cx.observed.clone();
-    let sizes = observed.iter().filter_map(|v| cx.statistics.dims.get(*v));
-    let numbers = tried_on(samples.len(), sizes);
+    let numbers = cx.trials.tried_on();
     let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
     if auto || cx.config.effort > 2 {
         // Weights are rounded alike whatever the ranges of activations.
@@ -122,7 +92,7 @@ pub(crate) fn refine(
             }
         }
         if cx.config.effort > 2 {
-            let alone = simulator.error_of_each(&plan, single_runs(draft.macs()))?;
+            let alone = simulator.error_of_each(&plan, cx.trials.single_runs())?;
             let mut order: Vec<(ValueId, f64)> = alone.iter().map(|(v, error)| (v, *error)).collect();
             order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
             let order: Vec<ValueId> = order.into_iter().map(|(v, _)| v).collect();
@@ -171,15 +141,15 @@ pub(crate) fn refine(
         return Ok(());
     }
     // So few samples may mislead: more are asked before speed is given up.
-    let numbers = decided_on(samples.len());
+    let numbers = cx.trials.decided_on();
     let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
     let deviation = simulator.deviation(&plan)?;
     let held = bound.holds(deviation);
     if !is_enough(deviation) {
         if states.is_empty() {
-            steering.errors = simulator.error_of_each(&plan, single_runs(draft.macs()))?;
+            steering.errors = simulator.error_of_each(&plan, cx.trials.single_runs())?;
             steering.dynamic_errors =
-                simulator.error_of_each_dynamic(&draft.dynamic_reads(), single_runs(draft.macs()))?;
+                simulator.error_of_each_dynamic(&draft.dynamic_reads(), cx.trials.single_runs())?;
             let worth = match enough {
                 true => None,
                 false => knee::price(cx, &draft, &simulator, &steering, (&plan, deviation), bound)?,
@@ -209,8 +179,9 @@ pub(crate) fn refine(
             _ => "stay in float",
         };
         let had = format!(
-            "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {MORE_SAMPLES} samples",
-            deviation.flips * 100.0
+            "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {} samples",
+            deviation.flips * 100.0,
+            numbers.len()
         );
         if !held {
             let bound = format!("(bound: {wanted:.1} dB, {:.1} %)", flips * 100.0);
@@ -250,7 +221,7 @@ fn feed_back(
     let plan = draft.plan(cx, steering, false);
     if !plan.is_float() && !holds(&plan)? {
         steering.dynamic_errors =
-            simulator.error_of_each_dynamic(&draft.dynamic_reads(), single_runs(draft.macs()))?;
+            simulator.error_of_each_dynamic(&draft.dynamic_reads(), cx.trials.single_runs())?;
         steering.price = price(cx, draft, steering, &holds)?;
     }
     Ok(())

@@ -9,6 +9,7 @@
 //! 2. [`bias`]: biases that take back shifts that rounding has caused.
 
 mod bias;
+mod lockstep;
 mod moments;
 mod rounding;
 
@@ -17,7 +18,8 @@ use crate::config::Config;
 use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::QuantPlan;
-use crate::simulate::{Deviation, Simulator, affordable, spread};
+use crate::simulate::{Deviation, Simulator};
+use crate::trials::Split;
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Sample, Samples};
 use squint_ir::{Model, ValueId};
@@ -25,35 +27,11 @@ use squint_ir::{Model, ValueId};
 /// Name of the stage.
 pub(crate) const NAME: &str = "repair";
 
-/// Samples that steps learn from; at most half of those there are.
-const LEARNT_FROM: usize = 12;
-
-/// Samples, others, that decide.
-const HELD_BACK: std::ops::RangeInclusive<usize> = 6..=24;
+/// Samples that steps learn from.
+pub(crate) const LEARNT_FROM: usize = 12;
 
 /// Samples that say how good the result is.
 const JUDGED_ON: usize = 8;
-
-/// Numbers of samples by what they are used for.
-pub(crate) struct Split {
-    /// Steps learn from these.
-    pub(crate) learnt_from: Vec<usize>,
-    /// These decide; others, if there are enough.
-    pub(crate) held_back: Vec<usize>,
-}
-
-impl Split {
-    /// Of `n` samples whose observed values have these dimensions.
-    pub(crate) fn new<'d>(n: usize, dims: impl Iterator<Item = &'d Vec<usize>>) -> Split {
-        let learnt_from = spread(n, LEARNT_FROM.min(n.div_ceil(2)), 0.0);
-        let mut held_back = spread(n, affordable(dims, HELD_BACK), 0.5);
-        held_back.retain(|i| !learnt_from.contains(i));
-        if held_back.is_empty() {
-            held_back.clone_from(&learnt_from);
-        }
-        Split { learnt_from, held_back }
-    }
-}
 
 /// Repairs `cx.plan`. What the plan does to the outputs, weights rounded, of samples that are held back, and if these are few
 /// of others, too; `None` if no weight is rounded.
@@ -82,8 +60,7 @@ fn try_steps(
     float: &FloatGraph<'_>,
     samples: &dyn Samples,
 ) -> Result<Deviation, PassError> {
-    let sizes = cx.observed.iter().filter_map(|v| cx.statistics.dims.get(*v));
-    let Split { learnt_from, held_back } = Split::new(samples.len(), sizes);
+    let Split { learnt_from, held_back } = cx.trials.split(LEARNT_FROM);
     let observed = cx.observed.clone();
     let work =
         Work { config: cx.config, model, executor, observed: &observed, samples, numbers: &learnt_from };

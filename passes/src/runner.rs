@@ -26,6 +26,8 @@ pub trait Progress: Sync {
     fn pass(&self, name: &str);
     /// So many calibration samples of so many are done; called from several threads.
     fn samples(&self, done: usize, total: usize);
+    /// Something that the user should be told, where there is no report to put it in.
+    fn note(&self, _message: &str) {}
 }
 
 /// Watches nothing.

@@ -103,25 +103,6 @@ pub(crate) fn scores_classes_only(g: &Graph) -> bool {
 /// Numbers that describe a box.
 const BOX: usize = 4;
 
-/// So many samples of `n`, evenly spread, beginning at a part of their distance.
-pub(crate) fn spread(n: usize, count: usize, offset: f64) -> Vec<usize> {
-    let count = count.clamp(1, n.max(1));
-    let mut all: Vec<usize> =
-        (0..count).map(|i| ((i as f64 + offset) * n as f64 / count as f64) as usize).collect();
-    all.dedup();
-    all
-}
-
-/// So many samples that a comparison of plans takes: more where samples are small and chance is large.
-pub(crate) fn affordable<'d>(
-    dims: impl Iterator<Item = &'d Vec<usize>>,
-    range: std::ops::RangeInclusive<usize>,
-) -> usize {
-    const ELEMENTS: usize = 1 << 24;
-    let elements: usize = dims.map(|d| d.iter().product::<usize>()).sum();
-    (ELEMENTS / elements.max(1)).clamp(*range.start(), *range.end())
-}
-
 impl<'a> Simulator<'a> {
     /// Runs the samples of these numbers in float.
     ///
@@ -349,13 +330,5 @@ mod tests {
             // A grid so coarse that neighbours tie: the first wins where the second did.
             assert_eq!(s.deviation(&plan(y, 0.5)).unwrap().flips > 0.5, flips);
         }
-    }
-
-    #[test]
-    fn samples_are_spread_and_as_many_as_is_cheap() {
-        assert_eq!(spread(10, 4, 0.0), [0, 2, 5, 7]);
-        assert_eq!(spread(2, 8, 0.5), [0, 1]);
-        assert_eq!(affordable([vec![1 << 20]].iter(), 2..=8), 8);
-        assert_eq!(affordable([vec![1 << 24], vec![1 << 24]].iter(), 2..=8), 2);
     }
 }

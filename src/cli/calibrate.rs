@@ -13,7 +13,7 @@ use squint::{Config, Hooks, Progress, Samples};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Measure the values of a model on calibration data, and keep the statistics in a file.
@@ -76,7 +76,7 @@ impl Calibrate {
             resume: self.resume,
         };
         let bar = Bar::new(talk);
-        let watch = Watch { bar: &bar, calibrating: OnceLock::new() };
+        let watch = Watch { bar: &bar, calibrating: OnceLock::new(), notes: Mutex::default() };
         let hooks = Hooks { progress: &watch, ..Hooks::default() };
         let about = DataRecord {
             source: self.data.data.join(" "),
@@ -87,6 +87,9 @@ impl Calibrate {
         let done = stats::calibrate(&mut model, executor.as_ref(), &data, about, &options, &config, &hooks);
         bar.clear();
         let recording = done?;
+        for note in watch.notes.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            talk.say(format_args!("note: {note}"));
+        }
         let measured = Instant::now();
         stats::write(&recording, &self.output)?;
         // A checkpoint that is left behind does no harm.
@@ -114,10 +117,11 @@ impl Calibrate {
     }
 }
 
-/// Passes on to the bar, and notes when samples begin to run.
+/// Passes on to the bar, and keeps when samples begin to run and what is to be told at the end.
 struct Watch<'a> {
     bar: &'a Bar,
     calibrating: OnceLock<Instant>,
+    notes: Mutex<Vec<String>>,
 }
 
 impl Progress for Watch<'_> {
@@ -130,6 +134,10 @@ impl Progress for Watch<'_> {
 
     fn samples(&self, done: usize, total: usize) {
         self.bar.samples(done, total);
+    }
+
+    fn note(&self, message: &str) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(message.to_owned());
     }
 }
 

@@ -15,15 +15,15 @@
 //! Samples that were not looked at decide whether the shifted graph is kept, as in [`super::equalize`].
 
 use super::classes::Coordinates;
-use super::{CLEARLY, HELD_BACK, LOOKED_AT, SCALED};
+use super::{CLEARLY, LOOKED_AT, SCALED};
 use crate::calibrate::{Run, Tally, prepare, threads};
 use crate::float_graph::FloatGraph;
-use crate::infer_types::dims_of_first;
 use crate::overrides::of_tensor;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, Steering};
 use crate::runner::Silent;
-use crate::simulate::{Errors, Simulator, affordable, spread};
+use crate::simulate::{Errors, Simulator};
+use crate::trials::Split;
 use crate::weights::rounded;
 use rayon::prelude::*;
 use squint_ir::execute::{Execute, Samples, Session};
@@ -72,8 +72,7 @@ pub(crate) fn absorb(
     if samples.is_empty() || sites.is_empty() {
         return Ok(None);
     }
-    let n = samples.len();
-    let looked_at = spread(n, LOOKED_AT.min(n.div_ceil(2)), 0.0);
+    let Split { learnt_from: looked_at, held_back } = cx.trials.split(LOOKED_AT);
     let watched: Vec<ValueId> = sites.iter().map(|s| s.result).collect();
     let session = prepare(model, &watched, executor)?;
     let seen = look(cx, session.as_ref(), &sites, samples, &looked_at)?;
@@ -85,11 +84,6 @@ pub(crate) fn absorb(
 
     let observed = cx.observed.clone();
     let float = FloatGraph::new(model, &observed, executor)?;
-    let mut held_back = spread(n, affordable(sizes(cx, samples, model)?.iter(), HELD_BACK), 0.5);
-    held_back.retain(|i| !looked_at.contains(i));
-    if held_back.is_empty() {
-        held_back.clone_from(&looked_at);
-    }
     let simulator = Simulator::on(model, &float, &observed, samples, &held_back, cx.config)?;
     let mut error = |model: &Model, float: &FloatGraph<'_>| -> Result<Errors, PassError> {
         let (threads, each) = (threads(cx.config), cx.config.method.depends_on_order());
@@ -109,12 +103,6 @@ pub(crate) fn absorb(
     }
     cx.notes.add("", format!("high biases absorbed: {gain:.1} dB less error on samples held back"));
     Ok(Some(shifted))
-}
-
-/// Dimensions of the observed values in the first sample.
-fn sizes(cx: &PassCx<'_>, samples: &dyn Samples, model: &Model) -> Result<Vec<Vec<usize>>, PassError> {
-    let dims = dims_of_first(model, samples)?;
-    Ok(cx.observed.iter().filter_map(|v| dims.get(*v).cloned()).collect())
 }
 
 /// The values that can be shifted, in order of the operators that make them.

@@ -5,12 +5,15 @@ use crate::config::{Config, Scheme};
 use crate::evidence::Evidence;
 use crate::float_graph::FloatGraph;
 use crate::pass::{Pass, PassCx, PassError};
+use crate::reach::Reach;
 use crate::refine::Verdict;
 use crate::report::Report;
 use crate::runner::{Hooks, run};
+use crate::trials::Trials;
 use crate::{calibrate, equalize, numbers, plan, refine, repair, retarget, weight_blocks};
 use squint_ir::Model;
 use squint_ir::execute::{Execute, Samples};
+use std::cell::OnceCell;
 use std::time::Instant;
 
 /// Plans a model and runs `last`, the passes that plan and those that carry the plan out.
@@ -29,8 +32,30 @@ pub(super) fn plan_until(
     timing.extend(run(OPTIMIZE, model, &mut cx, hooks)?);
     let ops_fused = op_count(model);
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
+    let outputs = model.main().outputs.clone();
+    let (reach, nearer) = (Reach::of(model, evidence)?, OnceCell::new());
+    let mut evidence = match &reach {
+        Some(reach) => reach.enter(model, &mut cx, evidence),
+        None => evidence,
+    };
+    if let Some((_, samples)) = evidence.samples {
+        cx.trials = Trials::of(model, &mut cx, samples)?;
+    }
     let weights_only = cx.config.scheme == Scheme::WeightOnly;
-    let float = if weights_only { None } else { learn(model, &mut cx, evidence, hooks, &mut timing)? };
+    let float = if weights_only {
+        None
+    } else {
+        let before = (model.clone(), cx.notes.clone());
+        match (learn(model, &mut cx, evidence, hooks, &mut timing), &reach) {
+            (Err(failure), Some(reach)) => {
+                (*model, cx.notes) = before;
+                let nearer = reach.after(model, failure).map(|reach| nearer.get_or_init(|| reach))?;
+                evidence = nearer.enter(model, &mut cx, evidence);
+                learn(model, &mut cx, evidence, hooks, &mut timing)?
+            }
+            (learnt, _) => learnt?,
+        }
+    };
     let rounding = config.blocks.rounding;
     let blocks = blocks_learn_from(&config, evidence)?;
     if let Some((executor, samples)) = blocks.filter(|_| rounding.scales()) {
@@ -77,6 +102,7 @@ pub(super) fn plan_until(
         })?;
     }
     drop(float);
+    model.main_mut().outputs = outputs;
     timing.extend(run(rest, model, &mut cx, hooks)?);
     let notes = cx.notes.iter().cloned().collect();
     let (samples, costs, nodes) = (cx.statistics.samples, cx.plan.costs, cx.plan.report.clone());

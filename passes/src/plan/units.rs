@@ -4,6 +4,7 @@ use super::{dynamic, islands};
 use crate::config::{Quantized, Scheme};
 use crate::overrides::of_node;
 use crate::pass::PassCx;
+use crate::reach::BEYOND;
 use squint_ir::{Graph, Model, OpId, OpTable, ValueId};
 use squint_ops::Class;
 use squint_targets::{DynamicKernel, FloatResult, Operand, Params, Placement, Site, Support, Target};
@@ -190,6 +191,9 @@ fn never_reason(g: &Graph, cx: &PassCx<'_>, op: OpId, site: &Site<'_>, unit: &Un
     let (name, op_type) = (g.label(op), g.op(op).qualified_type());
     if cx.config.keeps_float(&name) || of_node(&cx.config.overrides, &name, &op_type).float == Some(true) {
         return Some("kept in float by request".into());
+    }
+    if cx.beyond.contains(op) {
+        return Some(BEYOND.into());
     }
     let infinite = |v: &&ValueId| cx.statistics.sketch(**v).is_some_and(|s| s.n_non_finite() > 0);
     if let Some(v) = unit.reads.iter().chain(&unit.makes).find(infinite) {

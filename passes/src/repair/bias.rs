@@ -17,7 +17,7 @@
 //! disagree it is uncertain, and is shrunk by `1 - σ²/b²` for the variance `σ²` of the estimate, never below
 //! 0 (the positive-part estimator of James and Stein).
 
-use super::Work;
+use super::{Work, lockstep};
 use crate::calibrate::prepare;
 use crate::pass::PassError;
 use crate::plan::{QuantPlan, resolve_target};
@@ -58,9 +58,6 @@ enum Axis {
     Last,
 }
 
-/// Bytes of float results that a thread holds at a time.
-const ROOM: usize = 64 << 20;
-
 /// The plan with corrected biases; `None` if no layer can have one.
 pub(super) fn correct(work: &Work<'_>, plan: &QuantPlan) -> Result<Option<QuantPlan>, PassError> {
     let g = work.model.main();
@@ -79,16 +76,7 @@ pub(super) fn correct(work: &Work<'_>, plan: &QuantPlan) -> Result<Option<QuantP
     let roundings: Vec<Option<Rounding>> = watched.iter().map(|v| Rounding::of(plan, *v)).collect();
     let sums = work.numbers.par_iter().map(|number| {
         let sample = work.sample(*number)?;
-        let mut sums: Vec<Option<Sums>> = vec![None; layers.len()];
-        // As many layers at a time as fit; those behind them wait for their shifts.
-        loop {
-            let known = sums.iter().flatten().count();
-            let (mut results, all) = float_results(float.as_ref(), &sample, &sums)?;
-            run_shifted(planned.as_ref(), &sample, &layers, &roundings, &mut results, &mut sums)?;
-            if all || sums.iter().flatten().count() == known {
-                return Ok::<_, PassError>(sums);
-            }
-        }
+        run_shifted(float.as_ref(), planned.as_ref(), &sample, &layers, &roundings)
     });
     let sums = sums.collect::<Result<Vec<_>, _>>()?;
     let integers = resolve_target(&work.config.target)?.placement() == Placement::Regions;
@@ -103,55 +91,28 @@ pub(super) fn correct(work: &Work<'_>, plan: &QuantPlan) -> Result<Option<QuantP
     Ok(Some(out))
 }
 
-/// The elements of a layer's result, if they are held.
-type Elements = Option<Vec<f32>>;
-
-/// Results of the first layers that have no sums yet, as many as fit, in the float graph; and whether these are all.
-fn float_results(
-    session: &dyn Session,
-    sample: &Sample,
-    sums: &[Option<Sums>],
-) -> Result<(Vec<Elements>, bool), PassError> {
-    let mut results = vec![None; sums.len()];
-    let (mut held, mut all) = (0, true);
-    session.run(sample, &mut |slot, _, data| {
-        if sums.get(slot).is_some_and(Option::is_none) {
-            // One at least. None behind one that does not fit, since it may follow from it.
-            all &= held == 0 || held + size_of_val(data) <= ROOM;
-            if all {
-                held += size_of_val(data);
-                results[slot] = Some(data.to_vec());
-            }
-        }
-        None
-    })?;
-    Ok((results, all))
-}
-
-/// Runs the planned graph with every result of a layer shifted towards that of the float graph, as far as that is known.
+/// Runs the planned graph with every result of a layer shifted towards that of the float graph, and returns the sums of each
+/// layer.
 fn run_shifted(
-    session: &dyn Session,
+    float: &dyn Session,
+    planned: &dyn Session,
     sample: &Sample,
     layers: &[Layer],
     roundings: &[Option<Rounding>],
-    results: &mut [Option<Vec<f32>>],
-    sums: &mut [Option<Sums>],
-) -> Result<(), PassError> {
-    session.run(sample, &mut |slot, dims, data| {
+) -> Result<Vec<Option<Sums>>, PassError> {
+    let mut sums: Vec<Option<Sums>> = vec![None; layers.len()];
+    lockstep::run(float, planned, sample, layers.len(), &mut |slot, dims, data, float| {
         let shifted = layers.get(slot).and_then(|layer| {
             let inner = layer.inner(dims)?;
-            if sums[slot].is_none() {
-                let float = results[slot].take().filter(|float| float.len() == data.len())?;
-                sums[slot] = Some(layer.sums(inner, &float, data));
-            }
-            Some(layer.shifted(inner, data, sums[slot].as_ref()?))
+            let of_layer = layer.sums(inner, &float.filter(|float| float.len() == data.len())?, data);
+            Some(layer.shifted(inner, data, sums[slot].insert(of_layer)))
         });
         match (&roundings[slot], shifted) {
             (Some(r), shifted) => Some(r.round(shifted.as_deref().unwrap_or(data))),
             (None, shifted) => shifted,
         }
     })?;
-    Ok(())
+    Ok(sums)
 }
 
 fn layer(g: &Graph, op: OpId) -> Option<Layer> {

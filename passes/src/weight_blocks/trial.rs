@@ -4,17 +4,13 @@
 use crate::calibrate::prepare;
 use crate::config::Config;
 use crate::float_graph::FloatGraph;
-use crate::infer_types::dims_of_first;
 use crate::pass::{Pass, PassCx, PassError};
 use crate::plan::QuantPlan;
 use crate::plan_weight_blocks::PlanWeightBlocks;
-use crate::simulate::{Errors, Simulator, affordable, spread};
+use crate::simulate::{Errors, Simulator};
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples};
 use squint_ir::{Model, ValueId};
-
-/// Samples that decide.
-const HELD_BACK: std::ops::RangeInclusive<usize> = 6..=24;
 
 /// Some samples, and the float graph to run them.
 pub(super) struct Trial<'a> {
@@ -39,14 +35,8 @@ impl<'a> Trial<'a> {
         samples: &'a dyn Samples,
         looked_at: &[usize],
     ) -> Result<Trial<'a>, PassError> {
-        let dims = dims_of_first(model, samples)?;
         let observed = cx.observed.clone();
-        let sizes = observed.iter().filter_map(|v| dims.get(*v));
-        let mut held_back = spread(samples.len(), affordable(sizes, HELD_BACK), 0.5);
-        held_back.retain(|i| !looked_at.contains(i));
-        if held_back.is_empty() {
-            held_back = looked_at.to_vec();
-        }
+        let held_back = cx.trials.held_back(looked_at);
         let mut float = FloatGraph::new(model, &observed, executor)?;
         float.keep(&held_back);
         Ok(Trial { float, model, config: cx.config, executor, samples, observed, held_back })

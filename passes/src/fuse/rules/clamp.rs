@@ -7,10 +7,11 @@ use super::super::{Miss, Rewrite, Rule};
 use squint_ir::{Graph, Op, OpId, OpSpec, Tensor, ValueId};
 
 pub(super) const RULES: &[Rule] = rules! {
-    /// `max(x, 0) = Relu(x)`.
-    "max-to-relu":
-        "y = Max (x, lo!)"
-        => "y = Relu (x)", max_to_relu;
+    /// `max(x, 0) = Relu(x)`, `max(x, a) = Clip(x, a, ∞)`, `min(x, b) = Clip(x, −∞, b)`.
+    "bound-to-clip":
+        "y = Max (x, lo!)",
+        "y = Min (x, hi!)"
+        => "y = Relu|Clip (x, lo', hi')", bound_to_clip;
 
     /// `min(max(x, a), b) = max(min(x, b), a) = Clip(x, a, b)` if `a ≤ b`.
     "min-max-to-clip":
@@ -36,12 +37,15 @@ pub(super) const RULES: &[Rule] = rules! {
         => "y = Relu (x)", clip_to_relu;
 };
 
-fn max_to_relu(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
-    if rw.float("lo")? != 0.0 {
-        return Err("the limit is not zero".into());
+fn bound_to_clip(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
+    let bound = if rw.has("lo") { "lo" } else { "hi" };
+    rw.expect_no_growth("x", bound)?;
+    let limit = rw.float(bound)?;
+    if limit.is_nan() {
+        return Err("the limit is not a number".into());
     }
-    rw.expect_no_growth("x", "lo")?;
-    replace_by_clamp(rw, 0.0, f64::INFINITY)
+    let (lo, hi) = if rw.has("lo") { (limit, f64::INFINITY) } else { (f64::NEG_INFINITY, limit) };
+    replace_by_clamp(rw, lo, hi)
 }
 
 fn min_max_to_clip(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
@@ -196,8 +200,10 @@ mod tests {
         assert_eq!(fires("clip-to-relu", &model("y = Clip (x, zero)")), "Relu");
         assert_eq!(fires("clip-to-relu", &model("y = Clip (x, zero, max)")), "Relu");
         misses("clip-to-relu", &model("y = Clip (x, zero, b)"));
-        assert_eq!(fires("max-to-relu", &model("y = Max (zero, x)")), "Relu");
-        assert!(misses("max-to-relu", &model("y = Max (x, deep)")).contains("more axes"));
+        assert_eq!(fires("bound-to-clip", &model("y = Max (zero, x)")), "Relu");
+        assert_eq!(fires("bound-to-clip", &model("y = Max (neg, x)")), "Clip");
+        assert_eq!(fires("bound-to-clip", &model("y = Min (x, b)")), "Clip");
+        assert!(misses("bound-to-clip", &model("y = Max (x, deep)")).contains("more axes"));
         assert_eq!(fires("min-max-to-clip", &model("c = Max (x, neg) y = Min (b, c)")), "Clip");
         assert_eq!(fires("min-max-to-clip", &model("c = Min (x, b) y = Max (neg, c)")), "Clip");
         assert_eq!(fires("min-max-to-clip", &model("c = Relu (x) y = Min (c, b)")), "Clip");
