@@ -110,7 +110,7 @@ impl Kernels {
         if inner < self.size {
             return Err("a row of its table is shorter than a block");
         }
-        if inner * self.dtype.bits() % 8 != 0 {
+        if !(inner * self.dtype.bits()).is_multiple_of(8) {
             return Err("a row of its table is no whole number of bytes");
         }
         if t.f32s().iter().any(|x| !x.is_finite()) {
