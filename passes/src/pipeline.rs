@@ -106,6 +106,8 @@ const TAILOR: &[&dyn Pass] = &[
     // Last, as it changes shapes.
     &infer_types::InferTypes,
     &tailor::align_channels::PASS,
+    // Nothing looks at dequantized values any more.
+    &tailor::hold_transposes::PASS,
     &eliminate_dead_code::EliminateDeadCode,
 ];
 

@@ -11,6 +11,7 @@ pub(crate) mod expand_prelu;
 pub(crate) mod fuse_gelu;
 pub(crate) mod fuse_silu;
 pub(crate) mod hold_quantizers;
+pub(crate) mod hold_transposes;
 mod layouts;
 pub(crate) mod lift_convolutions;
 pub(crate) mod move_softmax_axis;
