@@ -19,6 +19,7 @@
 //! | `quantize-to` | `int8` or `fp8` | `int8` |
 //! | `compute` | `float16` or `bfloat16`, and perhaps `inputs-and-outputs` | float32 |
 //! | `block-size` | weights that share a scale | that of the target |
+//! | `weight-bits`, `table-bits` | bits of weights and tables in blocks | 4, and tables stay in float |
 //! | `keep-float` | nodes kept in float | none |
 //! | `override` | wishes for nodes and tensors, as on the command line | none |
 //! | `training` | that the result is to be trained, with `weight-bits=4`, `keep-batch-normalization` or neither | not |
@@ -58,7 +59,7 @@ pub struct Fixture {
 pub struct Outcome {
     /// The model after the last pass.
     pub model: Model,
-    /// The plan, empty unless `plan-quantization` was among the passes.
+    /// The plan, empty unless `plan-quantization` or `plan-weight-blocks` was among the passes.
     pub plan: QuantPlan,
     /// Values of the main graph that are watched, empty unless `insert-observers` was among the passes.
     pub observed: Vec<ValueId>,
@@ -132,9 +133,15 @@ impl Fixture {
                 };
                 self.config.compute_io = values.get(1).is_some_and(|v| v == "inputs-and-outputs");
             }
-            "block-size" => {
-                let size = values.first().and_then(|v| v.parse().ok());
-                self.config.blocks.size = Some(size.ok_or("`block-size` is a number")?);
+            "block-size" | "weight-bits" | "table-bits" => {
+                let number = values.first().and_then(|v| v.parse().ok());
+                let number: u8 = number.ok_or_else(|| format!("`{name}` is a number"))?;
+                let blocks = &mut self.config.blocks;
+                match name {
+                    "block-size" => blocks.size = Some(usize::from(number)),
+                    "weight-bits" => blocks.bits = number,
+                    _ => blocks.table_bits = Some(number),
+                }
             }
             "override" => {
                 self.config.overrides = values.iter().map(|v| v.parse()).collect::<Result<_, String>>()?;
@@ -153,7 +160,7 @@ impl Fixture {
             _ => {
                 return Err(format!(
                     "unknown setting `{name}`; there are `passes`, `target`, `scheme`, `quantize-to`, `compute`, \
-                     `block-size`, `keep-float`, `override`, `ranges` and `training`"
+                     `block-size`, `weight-bits`, `table-bits`, `keep-float`, `override`, `ranges` and `training`"
                 ));
             }
         }

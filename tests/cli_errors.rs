@@ -100,9 +100,13 @@ fn numbers_that_a_target_lacks() {
         "--target cpu-vnni --scheme weight-only --weight-rounding awq --block-size 4096",
         "--target cpu-vnni --scheme weight-only --block-size 48",
         "--target cpu-vnni --scheme weight-only --weight-bits 3",
+        "--target cpu-vnni --scheme weight-only --table-bits 16",
+        "--target cpu-vnni --table-bits 8",
         "--target cpu-vnni --scheme weight-only --weight-method entropy",
         "--target tensorrt --scheme weight-only --block-size 32",
         "--target tensorrt --scheme weight-only --weight-bits 8",
+        "--target tensorrt --scheme weight-only --weight-bits 2",
+        "--target tensorrt --scheme weight-only --table-bits 4",
         "--target tensorrt-8.6 --scheme weight-only",
     ] {
         shell.run(&format!("quantize m.onnxtxt -o q.onnx --data x.npz {options}"));

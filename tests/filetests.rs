@@ -2,7 +2,7 @@
 //!
 //! `filetests/<pass>/<case>.onnxtxt` is a [`squint::fixture`]: `#!` lines name the passes, and the first
 //! comment after them is the intent. The result is the difference that the passes make, in
-//! `snapshots/passes/<pass>/<case>.snap`; for `insert-observers` and `plan-quantization`, which change
+//! `snapshots/passes/<pass>/<case>.snap`; for `insert-observers`, `plan-quantization` and `plan-weight-blocks`, which change
 //! nothing, it is what they decided. Beside that, every case checks that the model is well-formed before and
 //! after, and that passes over the float graph do nothing when they run again.
 //!
@@ -74,7 +74,7 @@ fn pass_case(path: &Path) {
 
     let body = match pass.as_str() {
         "insert-observers" => show(&outcome.model, &outcome.observed),
-        "plan-quantization" => outcome.plan.to_text(outcome.model.main()),
+        "plan-quantization" | "plan-weight-blocks" => outcome.plan.to_text(outcome.model.main()),
         _ => difference(&before, &after),
     };
     let notes: String = outcome.notes.iter().map(|n| format!("note: {n}\n")).collect();

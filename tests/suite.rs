@@ -9,5 +9,6 @@ mod filetests;
 mod measuring;
 mod mutations;
 mod readers;
+mod reasons;
 mod retarget;
 mod weight_blocks;

@@ -5,6 +5,7 @@
 
 mod linear;
 mod qlinear;
+mod table;
 
 use crate::row::Infer;
 use crate::{Class, Out, Port, Row, control};
@@ -59,5 +60,6 @@ pub(crate) const ROWS: &[Row] = &[
         .microsoft(),
     floats("DynamicQuantizeMatMul", &[1], &[X, X, P, P, Port::Bias], qlinear::matmul_to_float).microsoft(),
     floats("MatMulNBits", &[1], &[X, P], qlinear::matmul_n_bits).microsoft(),
+    floats("GatherBlockQuantized", &[1], &[P, Port::Index, P, P], table::infer).microsoft().eval(table::eval),
     floats("DynamicQuantizeLSTM", &[1], &[X, P], control::recurrent).microsoft(),
 ];

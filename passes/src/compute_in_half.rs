@@ -14,13 +14,17 @@
 //! (`Constraints::scale_type`), and have the type of the data beside them, which strong typing asks for; a QuantizeLinear
 //! that reads float32, such as an input, keeps a scale in float32.
 //!
-//! Operators that `stays` lists stay in float32, each for a reason, and a note counts them. Bodies of If, Loop and Scan
-//! stay as they are.
+//! Operators that `stays` lists stay in float32, each for a reason, and a note counts them. An If, Loop or Scan reads and
+//! makes float32; inside its bodies the type is that of 16 bits again, between Casts at what a body is given, captures and
+//! results in. Magnitudes in there are not observed.
 
 mod stays;
 
+use crate::eliminate_dead_code::EliminateDeadCode;
 use crate::infer_types::InferTypes;
+use crate::names::uncover_names;
 use crate::numbers;
+use crate::optimize_bodies::for_each_body;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use squint_ir::{DType, Graph, Model, OpId, OpSpec, OpTable, Shape, Type, ValueId, ValueTable, narrow};
 use std::collections::BTreeMap;
@@ -41,38 +45,74 @@ impl Pass for ComputeInHalf {
         let Some(dtype) = cx.config.compute else { return Ok(Changed::No) };
         numbers::raise(model, cx, dtype)?;
         InferTypes.run(model, cx)?;
+        let mut clamped = bodies(model, cx, dtype)?;
         let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
         let stays = stays::stays(model, cx, dtype, &order);
         tell(model.main(), cx, dtype, &stays);
-        let floats = of_types(model, cx, &[DType::Float]);
-        let given = of_types(model, cx, &[DType::Float16, DType::Bfloat16]);
-        let mut narrowing = Narrowing {
-            g: model.main_mut(),
-            dtype,
-            floats,
-            given,
-            half: ValueTable::new(),
-            constants: ValueTable::new(),
-            casts: ValueTable::new(),
-            clamped: 0,
-        };
-        if cx.config.compute_io {
-            narrowing.inputs();
-        }
-        for op in order {
-            narrowing.op(op, stays.contains(op));
-        }
-        narrowing.outputs(cx.config.compute_io);
-        if narrowing.clamped > 0 {
-            let n = narrowing.clamped;
+        clamped += narrow(model, cx, dtype, &order, &stays, cx.config.compute_io);
+        if clamped > 0 {
             cx.notes.add(
                 "",
-                format!("constants with elements beyond {dtype}, which become its largest number: {n}"),
+                format!("constants with elements beyond {dtype}, which become its largest number: {clamped}"),
             );
         }
         InferTypes.run(model, cx)?;
         Ok(Changed::Yes)
     }
+}
+
+/// Computes bodies in the type, between values in float32: what they are given, capture and result in. Returns how many
+/// constants were clamped.
+fn bodies(model: &mut Model, cx: &mut PassCx<'_>, dtype: DType) -> Result<usize, PassError> {
+    let main = model.main_id();
+    let mut clamped = 0;
+    // Calibration knows the main graph, by ids that mean something else in a body.
+    let statistics = std::mem::take(&mut cx.statistics);
+    let changed = for_each_body(model, cx, main, &mut |model, cx| {
+        InferTypes.run(model, cx)?;
+        let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
+        let stays = stays::stays(model, cx, dtype, &order);
+        clamped += narrow(model, cx, dtype, &order, &stays, false);
+        EliminateDeadCode.run(model, cx)?;
+        Ok(true)
+    });
+    cx.statistics = statistics;
+    if changed? {
+        uncover_names(model);
+        InferTypes.run(model, cx)?;
+    }
+    Ok(clamped)
+}
+
+/// Gives the operators of the main graph that do not stay the type. Returns how many constants were clamped.
+fn narrow(
+    model: &mut Model,
+    cx: &PassCx<'_>,
+    dtype: DType,
+    order: &[OpId],
+    stays: &OpTable<&'static str>,
+    with_ends: bool,
+) -> usize {
+    let floats = of_types(model, cx, &[DType::Float]);
+    let given = of_types(model, cx, &[DType::Float16, DType::Bfloat16]);
+    let mut narrowing = Narrowing {
+        g: model.main_mut(),
+        dtype,
+        floats,
+        given,
+        half: ValueTable::new(),
+        constants: ValueTable::new(),
+        casts: ValueTable::new(),
+        clamped: 0,
+    };
+    if with_ends {
+        narrowing.inputs();
+    }
+    for op in order {
+        narrowing.op(*op, stays.contains(*op));
+    }
+    narrowing.outputs(with_ends);
+    narrowing.clamped
 }
 
 /// Says what stays in float32.

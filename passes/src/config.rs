@@ -47,11 +47,16 @@ impl Quantized {
     }
 }
 
+/// Bits of tables that stay in float32.
+pub const FLOAT_TABLES: u8 = 32;
+
 /// How weights are quantized where nothing else is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocks {
-    /// 4 or 8.
+    /// Of weights of products: 2, 4 or 8.
     pub bits: u8,
+    /// Of tables that Gathers look rows up in: 2, 4, 8 or [`FLOAT_TABLES`]; `None` for what suits the target.
+    pub table_bits: Option<u8>,
     /// How many weights in a row along the inner axis share a scale; `None` for what suits the target.
     pub size: Option<usize>,
     /// What is done so that results stay near, besides rounding to the nearest level.
@@ -60,7 +65,7 @@ pub struct Blocks {
 
 impl Default for Blocks {
     fn default() -> Blocks {
-        Blocks { bits: 4, size: None, rounding: BlockRounding::Auto }
+        Blocks { bits: 4, table_bits: None, size: None, rounding: BlockRounding::Auto }
     }
 }
 

@@ -1,13 +1,14 @@
 //! `dequantize-constants`: computes what DequantizeLinear and QuantizeLinear make of constants.
 //!
 //! Before: `w = DequantizeLinear (codes, scale, zero)`, `y = Conv (x, w)`. After: `y = Conv (x, w)` with a
-//! float constant `w`, the very numbers that the integer codes stand for. This is for *executing* quantized
+//! float constant `w`, the very numbers that the integer codes stand for; and a GatherBlockQuantized becomes a Gather from a
+//! float table. This is for *executing* quantized
 //! models, weight-only ones of 4 bits and blocked scales among them, and no part of compiling them: a
 //! quantized weight that is to stay quantized keeps its DequantizeLinear.
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
-use squint_ir::{Model, OpId, Tensor};
-use squint_ops::EvalCx;
+use squint_ir::{Model, OpId, OpSpec, Tensor};
+use squint_ops::{EvalCx, MICROSOFT};
 use std::sync::Arc;
 
 /// The pass.
@@ -25,7 +26,7 @@ impl Pass for DequantizeConstants {
     fn run(&self, model: &mut Model, _: &mut PassCx<'_>) -> Result<Changed, PassError> {
         let mut changed = false;
         for op in model.main().topo().map_err(|c| PassError::Model(c.to_string()))? {
-            changed |= compute(model, op);
+            changed |= compute(model, op) || dequantize_table(model, op);
         }
         Ok(changed.into())
     }
@@ -55,6 +56,39 @@ fn compute(model: &mut Model, id: OpId) -> bool {
     let g = model.main_mut();
     g.remove_op(id);
     g.set_const(result, Some(Arc::new(tensor)));
+    true
+}
+
+/// Makes a Gather of an operator that looks rows up in a quantized table: all indices of the axis give the table.
+fn dequantize_table(model: &mut Model, id: OpId) -> bool {
+    let g = model.main();
+    let op = g.op(id);
+    if op.op_type != "GatherBlockQuantized" || op.domain != MICROSOFT {
+        return false;
+    }
+    let constant = |slot| g.operand(id, slot).filter(|v| !g.is_input(*v)).and_then(|v| g.konst(v));
+    let (Some(data), Some(scale), Some(indices)) = (constant(0), constant(2), g.operand(id, 1)) else {
+        return false;
+    };
+    let zeros = constant(3);
+    if zeros.is_none() && g.operand(id, 3).is_some() {
+        return false;
+    }
+    let axis = op.int("gather_axis").unwrap_or(0);
+    let Some(at) = squint_ops::kernel::resolve_axis(axis, data.rank()) else { return false };
+    let all: Vec<i64> = (0..data.dims()[at] as i64).collect();
+    let all = Tensor::from_i64(&[all.len()], &all);
+    let inputs = [Some(data.as_ref()), Some(&all), Some(scale.as_ref()), zeros.map(AsRef::as_ref)];
+    let site = EvalCx { op, opset: 1, inputs: &inputs, n_results: 1 };
+    let eval = squint_ops::row(MICROSOFT, "GatherBlockQuantized").and_then(|r| r.eval);
+    let Some(table) = eval.and_then(|eval| eval(&site).ok()?.pop()) else { return false };
+    let (name, result) = (g.label(id), g.result(id, 0));
+    let g = model.main_mut();
+    let table = g.add_const(&format!("{name}_table"), table);
+    let spec = OpSpec::new("Gather").name(name).near(id).attr("axis", axis).operands([table, indices]);
+    let gather = g.add_op(spec);
+    g.set_result(gather, 0, result);
+    g.remove_op(id);
     true
 }
 

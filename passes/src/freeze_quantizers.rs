@@ -15,9 +15,14 @@
 //! the lowest level is zero and what it quantizes may be negative (tools that write integer operators leave the Relu to
 //! the saturation of the result), a Clip if the levels are fewer than those of 8 bits.
 //!
+//! Weights that were rounded before the model was written, and have no quantizer, get their integers from their numbers
+//! (`recover`).
+//!
 //! It assumes that other spellings have been raised to QuantizeLinear, perhaps Clip, and DequantizeLinear
 //! (`raise-qoperator`, `raise-fake-quant`). It leaves alone what computes its scales, blocked scales, integers that
 //! come from outside or go there, and bodies of control flow.
+
+mod recover;
 
 use crate::evidence::makes_nothing_negative;
 use crate::frozen::{DifferenceKind, Frozen, FrozenValue, FrozenWeight, Levels};
@@ -63,6 +68,13 @@ impl Pass for FreezeQuantizers {
                 }
                 Source::Data(x) => freeze_data(model.main_mut(), x, &found, &mut frozen, &mut positive),
             };
+        }
+        if frozen.values.iter().next().is_some() {
+            let n = recover::recover(model.main(), &mut frozen);
+            if n > 0 {
+                let what = "lie on grids of 8 bits without a quantizer: their integers are those";
+                cx.notes.add("", format!("weights of {n} operators {what}"));
+            }
         }
         cx.frozen = Some(frozen);
         Ok(changed.into())

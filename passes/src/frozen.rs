@@ -211,8 +211,8 @@ impl FrozenWeight {
 
     /// The levels as signed 8-bit codes with one zero point; `None` if there are too many.
     ///
-    /// The sign of -128 cannot be turned without a zero point, for which runtimes have no fast kernels: the 128 becomes 127,
-    /// and that happened [as often](Self::saturated).
+    /// The sign of -128 cannot be turned without a zero point, for which runtimes have no fast kernels: the 128 becomes
+    /// 127, as reports say.
     pub(crate) fn codes(&self) -> Option<(Vec<i8>, i32)> {
         let (lowest, highest) = self.extremes();
         let zero_point = match (lowest >= -128, highest <= 128) {
@@ -221,15 +221,9 @@ impl FrozenWeight {
             (false, _) => -128 - lowest,
         };
         let code = |k: &i16| i8::try_from((i32::from(*k) + zero_point).min(127)).ok();
-        // One that is not there is made the next where zero stays zero, and counted as [`FrozenWeight::saturated`].
+        // One that is not there is made the next where zero stays zero.
         let fits = highest + zero_point <= if zero_point == 0 { 128 } else { 127 };
         Some((self.levels.iter().map(code).collect::<Option<_>>().filter(|_| fits)?, zero_point))
-    }
-
-    /// How many levels are one more than a signed code can say.
-    pub(crate) fn saturated(&self) -> usize {
-        let (lowest, highest) = self.extremes();
-        if lowest >= -128 && highest == 128 { self.levels.iter().filter(|k| **k == 128).count() } else { 0 }
     }
 
     fn extremes(&self) -> (i32, i32) {
@@ -444,7 +438,7 @@ mod tests {
         // The sign of the lowest level was turned, and there is no code of 128.
         let turned = weight(None, &[1.0]).scaled(&[6], 0, &[-1.0]).unwrap();
         let (codes, zero) = turned.codes().unwrap();
-        assert_eq!((codes[5], zero, turned.saturated()), (127, 0, 1));
+        assert_eq!((codes[5], zero), (127, 0));
         let of = |levels: [i16; 2]| FrozenWeight { levels: levels.into(), ..weight(None, &[1.0]) };
         assert_eq!(of([-120, 135]).codes(), Some((vec![-128, 127], -8)));
         assert_eq!(of([-255, 0]).codes(), Some((vec![-128, 127], 127)));

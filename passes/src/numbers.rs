@@ -2,7 +2,7 @@
 //! operator set can say them.
 
 use crate::calibration::Method;
-use crate::config::{BlockRounding, Config, Quantized, Scheme};
+use crate::config::{BlockRounding, Config, FLOAT_TABLES, Quantized, Scheme};
 use crate::pass::{PassCx, PassError};
 use crate::plan::resolve_target;
 use crate::weight_blocks::SLICE;
@@ -13,7 +13,10 @@ use std::borrow::Cow;
 /// Weights in a row that share a scale, where a kernel on a CPU multiplies them.
 const CPU_BLOCK: usize = 32;
 
-/// The same for TensorRT.
+/// Bits of tables there: 4 save little more, and cost what shows in every layer.
+const TABLE_BITS: u8 = 8;
+
+/// Weights in a row that share a scale, for TensorRT.
 const TENSORRT_BLOCK: usize = 128;
 
 /// The configuration with what its numbers settle.
@@ -56,6 +59,11 @@ fn settle_blocks(config: &mut Config, target: &dyn Target) -> Result<(), PassErr
     let size = config.blocks.size.unwrap_or(if on_gpu { TENSORRT_BLOCK } else { CPU_BLOCK });
     config.blocks.size = Some(size);
     expect(target, Numbers::Blocks { bits: config.blocks.bits, size })?;
+    let table_bits = config.blocks.table_bits.unwrap_or(if on_gpu { FLOAT_TABLES } else { TABLE_BITS });
+    config.blocks.table_bits = Some(table_bits);
+    if table_bits != FLOAT_TABLES {
+        expect(target, Numbers::Tables { bits: table_bits })?;
+    }
     if !matches!(config.weight_method, Method::MinMax | Method::Mse) {
         return Err(PassError::Config(format!(
             "ranges of blocks of weights are found by minmax or mse, not by `{}`",
@@ -84,6 +92,7 @@ fn expect(target: &dyn Target, numbers: Numbers) -> Result<(), PassError> {
         Numbers::Half(dtype) => format!("{dtype}"),
         Numbers::Float8 => "8-bit floats".into(),
         Numbers::Blocks { bits, size } => format!("weights of {bits} bits in blocks of {size}"),
+        Numbers::Tables { bits } => format!("tables of {bits} bits"),
     };
     Err(PassError::Config(format!("target `{}` takes no {what}: {why}", target.name())))
 }
@@ -95,6 +104,7 @@ pub(crate) fn opset_of(dtype: DType) -> i64 {
         DType::Bfloat16 => 22,
         DType::Float16 | DType::Float8e4m3fn => 19,
         DType::Int4 | DType::Uint4 => 21,
+        DType::Uint2 => 25,
         _ => 13,
     }
 }
@@ -118,6 +128,7 @@ pub(crate) fn raise(model: &mut Model, cx: &mut PassCx<'_>, dtype: DType) -> Res
     let ir = match dtype {
         DType::Float8e4m3fn => 9,
         DType::Int4 | DType::Uint4 => 10,
+        DType::Uint2 => 13,
         _ => 8,
     };
     model.ir_version = model.ir_version.max(ir);

@@ -148,9 +148,12 @@ impl WeightPlan {
     }
 }
 
-/// The decision on a weight matrix of which blocks have scales of their own.
+/// The decision on a weight matrix of which blocks have scales of their own. A table is one in which each row is an output,
+/// as in a Gemm that transposes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockPlan {
+    /// Operand slot of the matrix.
+    pub slot: u32,
     /// Whether the matrix of the graph is transposed: with one row for each output.
     pub transposed: bool,
     /// Element type of the levels, and of the zero points if there are any.

@@ -1,13 +1,14 @@
-//! `plan-weight-blocks`: decides which weights of products are quantized block by block, and how.
+//! `plan-weight-blocks`: decides which weights of products and which tables are quantized block by block, and how.
 //!
 //! Only the weights shrink: a product reads float activations, and its kernel multiplies them with the weights as they
 //! come out of memory. That pays where reading weights is what takes the time: few rows of activations, large matrices.
+//! Of a table only the rows are dequantized that a Gather looks up: it takes a quarter of the memory or less.
 //!
 //! Each weight is rounded to the nearest level of its block here; what is learnt on samples is in
 //! [`crate::weight_blocks`].
 //!
 //! Left in float: weights that are computed, matrices stacked in more than two axes, matrices with fewer rows than a
-//! block, and what the target's kernel does not take, each with its reason.
+//! block, small tables, and what the target's kernel does not take, each with its reason.
 
 use crate::overrides::of_node;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
@@ -34,10 +35,14 @@ impl Pass for PlanWeightBlocks {
     }
 
     fn run(&self, model: &mut Model, cx: &mut PassCx<'_>) -> Result<Changed, PassError> {
-        let kernels = Kernels::new(cx)?;
+        let (products, tables) = (Kernels::new(cx)?, Kernels::of_tables(cx.config));
         let sites = sites(model, cx)?;
         for (op, site) in &sites {
-            let decision = match (site.row.class, matrix(model, cx, &kernels, *op, site)) {
+            let (kernels, found) = match &tables {
+                Some(tables) if site.op.is("Gather") => (tables, table(model, cx, tables, *op, site)),
+                _ => (&products, matrix(model, cx, &products, *op, site)),
+            };
+            let decision = match (site.row.class, found) {
                 (Class::Index, _) => OpPlan::Plain,
                 (_, Ok(matrix)) => {
                     let plan = kernels.nearest(cx, &matrix);
@@ -64,14 +69,32 @@ pub(crate) fn matrix<'m>(
     op: OpId,
     site: &'m Site<'_>,
 ) -> Result<Matrix<'m>, String> {
+    expect_no_wish(model, cx, op)?;
+    match site.row.class {
+        Class::Contraction => kernels.matrix(site),
+        _ => Err("only weights of products and tables are quantized".into()),
+    }
+}
+
+/// The table of a Gather that is quantized, or why it is not.
+fn table<'m>(
+    model: &Model,
+    cx: &PassCx<'_>,
+    kernels: &Kernels,
+    op: OpId,
+    site: &'m Site<'_>,
+) -> Result<Matrix<'m>, String> {
+    expect_no_wish(model, cx, op)?;
+    kernels.table(site).map_err(str::to_owned)
+}
+
+/// An error if the operator is to stay in float.
+fn expect_no_wish(model: &Model, cx: &PassCx<'_>, op: OpId) -> Result<(), String> {
     let g = model.main();
     let label = g.label(op);
     let wish = of_node(&cx.config.overrides, &label, &g.op(op).qualified_type());
-    if cx.config.keeps_float(&label) || wish.float == Some(true) {
-        return Err("kept in float by request".into());
-    }
-    match site.row.class {
-        Class::Contraction => kernels.matrix(site),
-        _ => Err("only weights of products are quantized".into()),
+    match cx.config.keeps_float(&label) || wish.float == Some(true) {
+        true => Err("kept in float by request".into()),
+        false => Ok(()),
     }
 }

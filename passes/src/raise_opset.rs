@@ -5,7 +5,7 @@
 //! definition changed incompatibly; [`steps::STEPS`] lists them. An operator goes through every step
 //! between the version of the model and the target's, in ascending order, and may change its type on the
 //! way (Upsample 7 → Upsample 9 → Resize 10 → Resize 11). What is not listed kept its meaning between 7 and
-//! 22; beyond 13, [`raise_to`] serves rewriting rules that make operators of newer sets, and element types that
+//! 25 (23 to 25 brought element types, and operators); beyond 13, [`raise_to`] serves rewriting rules that make operators of newer sets, and element types that
 //! quantizers have in newer sets. Operators of other domains, and calls of model functions, are not touched; bodies of If and Loop
 //! are raised with the graph around them.
 //!
@@ -24,7 +24,7 @@ use squint_ir::{GraphId, Model, OpId};
 const OLDEST: i64 = 7;
 
 /// The operator set up to which there are adapters.
-const NEWEST: i64 = 22;
+const NEWEST: i64 = 25;
 
 /// The pass.
 pub(crate) struct RaiseOpset;
@@ -84,7 +84,10 @@ pub(crate) fn raise_to(
         ..=14 => 7,
         15..=18 => 8,
         19..=20 => 9,
-        _ => 10,
+        21..=22 => 10,
+        23 => 11,
+        24 => 12,
+        _ => 13,
     };
     model.ir_version = model.ir_version.max(ir);
     Ok(Changed::Yes)

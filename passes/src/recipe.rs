@@ -45,6 +45,9 @@ pub(crate) fn recipe<'a>(config: &Config, decided: impl Iterator<Item = (&'a str
     }
     if config.scheme == Scheme::WeightOnly {
         line("weight-bits", config.blocks.bits.to_string());
+        if let Some(bits) = config.blocks.table_bits {
+            line("table-bits", bits.to_string());
+        }
         if let Some(size) = config.blocks.size {
             line("block-size", size.to_string());
         }

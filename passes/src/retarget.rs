@@ -159,21 +159,24 @@ pub(crate) fn compare(model: &Model, cx: &PassCx<'_>) -> Result<Retargeted, Pass
     for (op, plan) in cx.plan.weights.iter() {
         let Some(v) = g.operand(op, plan.slot) else { continue };
         out.kept.of_weights += 1;
-        let was = match frozen.weights.get(v) {
-            Some(w) if plan.chosen.is_some() => {
-                let n = w.saturated();
-                if n > 0 {
-                    out.differences.push(Difference {
-                        value: g.value(v).name().into(),
-                        kind: DifferenceKind::Weight,
-                        was: format!("{n} of its integers would be 128"),
-                        is: "127: the sign of -128 has no place in 8 bits".into(),
-                    });
-                } else {
-                    out.kept.weights += 1;
-                }
-                continue;
+        let given = frozen.weights.get(v);
+        if let (Some(w), Some(chosen)) = (given, &plan.chosen) {
+            let zero = plan.params.first().map_or(0, |p| p.zero_point);
+            let codes = chosen.iter().map(|q| i32::from(*q) - zero);
+            let n = w.levels.iter().zip(codes).filter(|(k, q)| i32::from(**k) != *q).count();
+            if n > 0 {
+                out.differences.push(Difference {
+                    value: g.value(v).name().into(),
+                    kind: DifferenceKind::Weight,
+                    was: format!("{n} of its integers are 128 or -128"),
+                    is: "127 or -127: a symmetric grid of 8 bits ends there".into(),
+                });
+            } else {
+                out.kept.weights += 1;
             }
+            continue;
+        }
+        let was = match given {
             Some(w) => format!("integers with {} scales", w.scales.len()),
             None => "float".into(),
         };

@@ -71,7 +71,7 @@ fn replace(g: &mut Graph, old: OpId, spec: OpSpec, by: &str) -> bool {
 }
 
 /// Declares that the model has operators of ONNX Runtime's own.
-fn need_microsoft(model: &mut Model) {
+pub(crate) fn need_microsoft(model: &mut Model) {
     if model.opset(MICROSOFT).is_none() {
         model.set_opset(MICROSOFT, 1);
     }

@@ -1,4 +1,4 @@
-//! Weights of products in blocks: which can be, on which grid, and what numbers stand for them.
+//! Weights of products and tables in blocks: which can be, on which grid, and what numbers stand for them.
 //!
 //! A weight is a matrix with one column for each output; `size` weights in a row along a column share a scale. Levels are
 //! signed with zero point 0 for TensorRT, unsigned with a zero point for each block elsewhere, which has one level more
@@ -20,14 +20,31 @@ mod trial;
 
 use crate::calibration::Method;
 use crate::calibration::blocks::{BlockGrid, Choice};
+use crate::config::{Config, FLOAT_TABLES};
 use crate::pass::{PassCx, PassError};
 use crate::plan::{BlockPlan, resolve_target};
 pub(crate) use learn::{NAME_OF_ROUNDING, NAME_OF_SCALING, round, scale};
 pub(crate) use moments::SLICE;
 use rayon::prelude::*;
 use squint_ir::affine::QuantParams;
-use squint_ir::{DType, Tensor};
+use squint_ir::{DType, OpId, Tensor};
 use squint_targets::{Placement, Site};
+
+/// The kernel that looks rows up in a table in blocks.
+const TABLE: &str = "GatherBlockQuantized";
+
+/// Tables of fewer elements are left alone: 64 KiB in float32.
+const SMALL_TABLE: usize = 1 << 14;
+
+/// Levels with a zero point for each block.
+fn unsigned(bits: u8) -> (DType, BlockGrid) {
+    let (dtype, highest) = match bits {
+        2 => (DType::Uint2, 3),
+        4 => (DType::Uint4, 15),
+        _ => (DType::Uint8, 255),
+    };
+    (dtype, BlockGrid { lowest: 0, highest, zero_point: true })
+}
 
 /// What the target's kernels take.
 pub(crate) struct Kernels {
@@ -54,10 +71,52 @@ impl Kernels {
         let grid = |lowest, highest, zero_point| BlockGrid { lowest, highest, zero_point };
         let (name, dtype, grid) = match (on_gpu, blocks.bits) {
             (true, _) => ("INT4-weight matrix product", DType::Int4, grid(-8, 7, false)),
-            (false, 4) => ("MatMulNBits", DType::Uint4, grid(0, 15, true)),
-            (false, _) => ("MatMulNBits", DType::Uint8, grid(0, 255, true)),
+            (false, bits) => {
+                let (dtype, grid) = unsigned(bits);
+                ("MatMulNBits", dtype, grid)
+            }
         };
         Ok(Kernels { name, dtype, grid, size, short_blocks: !on_gpu, even: on_gpu })
+    }
+
+    /// Those that look rows up in tables, if tables are quantized.
+    pub(crate) fn of_tables(config: &Config) -> Option<Kernels> {
+        let blocks = config.blocks;
+        let bits = blocks.table_bits.filter(|bits| *bits != FLOAT_TABLES)?;
+        let (dtype, grid) = unsigned(bits);
+        let size = blocks.size.unwrap_or(32);
+        Some(Kernels { name: TABLE, dtype, grid, size, short_blocks: true, even: false })
+    }
+
+    /// The table that a Gather looks rows up in, or why it stays in float.
+    pub(crate) fn table<'t>(&self, site: &'t Site<'_>) -> Result<Matrix<'t>, &'static str> {
+        let of_rows = |op: OpId, slot: u32| {
+            let op = site.graph.op(op);
+            slot == 0 && op.is("Gather") && op.int("axis").unwrap_or(0) == 0
+        };
+        let Some((table, t)) = site.operand(0).and_then(|o| Some((o.value, o.konst()?))) else {
+            return Err("it picks from an activation");
+        };
+        let &[outputs, inner] = t.dims() else { return Err("what it picks from is no table of rows") };
+        if t.dtype() != DType::Float {
+            return Err("its table is not float32");
+        }
+        if t.len() < SMALL_TABLE {
+            return Err("its table is small");
+        }
+        if !site.graph.uses(table).iter().all(|u| !u.capture && of_rows(u.op, u.slot)) {
+            return Err("not only rows are picked from its table");
+        }
+        if inner < self.size {
+            return Err("a row of its table is shorter than a block");
+        }
+        if !(inner * self.dtype.bits()).is_multiple_of(8) {
+            return Err("a row of its table is no whole number of bytes");
+        }
+        if t.f32s().iter().any(|x| !x.is_finite()) {
+            return Err("its table has infinite or NaN elements");
+        }
+        Ok(Matrix { tensor: t, slot: 0, transposed: true, inner, outputs })
     }
 
     /// The weight of a contraction that has a kernel, or why it stays in float.
@@ -94,7 +153,7 @@ impl Kernels {
         if t.f32s().iter().any(|x| !x.is_finite()) {
             return no("its weight has infinite or NaN elements");
         }
-        Ok(Matrix { tensor: t, transposed, inner, outputs })
+        Ok(Matrix { tensor: t, slot, transposed, inner, outputs })
     }
 
     /// How the scale of a block is chosen.
@@ -135,6 +194,7 @@ impl Kernels {
     pub(crate) fn empty(&self, matrix: &Matrix<'_>) -> BlockPlan {
         let scales = matrix.inner.div_ceil(self.size) * matrix.outputs;
         BlockPlan {
+            slot: matrix.slot,
             transposed: matrix.transposed,
             dtype: self.dtype,
             size: self.size,
@@ -151,6 +211,7 @@ impl Kernels {
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'t> {
     tensor: &'t Tensor,
+    slot: u32,
     transposed: bool,
     /// Rows.
     pub(crate) inner: usize,

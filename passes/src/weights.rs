@@ -46,7 +46,7 @@ pub(crate) fn rounded(model: &Model, plan: &QuantPlan) -> Result<Model, PassErro
         let g = out.main_mut();
         let name = model.main().label(op);
         let weight = g.add_const(&format!("{name}_rounded"), blocks.real());
-        g.set_operand(op, 1, Some(weight));
+        g.set_operand(op, blocks.slot, Some(weight));
     }
     for (op, w) in plan.weights.iter() {
         let g = model.main();

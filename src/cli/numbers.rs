@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use clap::{Args, ValueEnum};
 use squint::ir::DType;
-use squint::passes::config::{BlockRounding, Blocks, Quantized};
+use squint::passes::config::{BlockRounding, Blocks, FLOAT_TABLES, Quantized};
 use squint::{Config, Scheme};
 use std::num::NonZeroUsize;
 
@@ -22,9 +22,13 @@ pub(crate) struct NumberFlags {
     /// With `--compute`: let inputs and outputs of float32 have that type, too.
     #[arg(long, requires = "compute")]
     compute_io: bool,
-    /// With `--scheme weight-only`: how many bits weights have, 4 or 8. [default: 4].
+    /// With `--scheme weight-only`: how many bits weights of products have, 2, 4 or 8. [default: 4].
     #[arg(long, value_name = "BITS", value_parser = bits)]
     weight_bits: Option<u8>,
+    /// With `--scheme weight-only`: how many bits tables have that rows are looked up in, 2, 4 or 8 on CPUs, or 32, which
+    /// leaves them in float32. [default: 8 on CPUs, 32 on TensorRT].
+    #[arg(long, value_name = "BITS", value_parser = table_bits)]
+    table_bits: Option<u8>,
     /// With `--scheme weight-only`: how many weights in a row share a scale. On CPUs a power of two from 16 on, on
     /// TensorRT 64 or 128. [default: 32 on CPUs, 128 on TensorRT].
     #[arg(long, value_name = "N")]
@@ -65,6 +69,7 @@ impl NumberFlags {
     pub(crate) fn apply(&self, config: &mut Config) -> Result<(), Failure> {
         let given = [
             ("--weight-bits", self.weight_bits.is_some()),
+            ("--table-bits", self.table_bits.is_some()),
             ("--block-size", self.block_size.is_some()),
             ("--weight-rounding", self.weight_rounding.is_some()),
         ];
@@ -90,6 +95,7 @@ impl NumberFlags {
         let default = Blocks::default();
         config.blocks = Blocks {
             bits: self.weight_bits.unwrap_or(default.bits),
+            table_bits: self.table_bits,
             size: self.block_size.map(NonZeroUsize::get),
             rounding: self.weight_rounding.unwrap_or(default.rounding),
         };
@@ -99,8 +105,16 @@ impl NumberFlags {
 
 fn bits(text: &str) -> Result<u8, String> {
     match text {
+        "2" => Ok(2),
         "4" => Ok(4),
         "8" => Ok(8),
-        _ => Err("weights of blocks have 4 or 8 bits".into()),
+        _ => Err("weights of blocks have 2, 4 or 8 bits".into()),
+    }
+}
+
+fn table_bits(text: &str) -> Result<u8, String> {
+    match text {
+        "32" => Ok(FLOAT_TABLES),
+        _ => bits(text).map_err(|_| "tables have 2, 4, 8 or 32 bits".into()),
     }
 }

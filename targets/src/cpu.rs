@@ -155,7 +155,7 @@ impl Target for Cpu {
             Numbers::Blocks { size, .. } if size < 16 || !size.is_power_of_two() => {
                 Some(format!("blocks of {size} weights: MatMulNBits takes powers of two from 16 on"))
             }
-            Numbers::Blocks { .. } => None,
+            Numbers::Blocks { .. } | Numbers::Tables { .. } => None,
         }
     }
 

@@ -163,10 +163,15 @@ pub enum Numbers {
     Float8,
     /// Integer weights with a scale for each block of this many of them, for operators on float activations.
     Blocks {
-        /// 4 or 8.
+        /// 2, 4 or 8.
         bits: u8,
         /// Weights that share a scale, in a row along the inner axis.
         size: usize,
+    },
+    /// The same for the rows of tables that operators pick from.
+    Tables {
+        /// 2, 4 or 8.
+        bits: u8,
     },
 }
 

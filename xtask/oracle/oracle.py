@@ -3,8 +3,9 @@
 usage: oracle.py --squint BINARY --repository DIR --zoo DIR --work DIR [--quick] [--only NAME] [--torch PYTHON]
 
 Parts: cases (what squint makes of a model), predictions (what squint says the runtime makes of any model) by the name
-`predict`, `measuring` (compare and evaluate with either executor), `floats` (random networks), `tensorrt`, `narrow` (half
-precision, 8-bit floats, weights in blocks), and `qat`, which needs an interpreter with torch to train.
+`predict`, `measuring` (compare and evaluate with either executor), `floats` (random networks), `trained` (networks as tools
+of training write them), `exports` (files that these tools wrote), `tensorrt`, `narrow` (half precision, 8-bit floats, weights
+and tables in blocks), and `qat`, which needs an interpreter with torch to train.
 
 `cargo xtask oracle` makes the environment, builds the binary and starts this script. Nothing here measures time.
 """
@@ -18,6 +19,7 @@ import onnx.checker
 import onnx.parser
 
 import dynamic
+import exports
 import floats
 import measuring
 import narrow
@@ -68,6 +70,8 @@ def main() -> int:
         check_corners(squint, arguments.work / "corners", report)
     if arguments.only in (None, trained.NAME):
         trained.check(squint, arguments.work / "models" / trained.NAME, report)
+    if arguments.only in (None, exports.NAME):
+        exports.check(squint, arguments.repository, arguments.work / "models" / exports.NAME, report)
     for case in _selected(arguments):
         with report.step(f"{case.name}/run"):
             run_case(case, _subject(case, arguments), squint, arguments.work / "models" / case.name, report)

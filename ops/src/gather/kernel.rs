@@ -9,8 +9,13 @@ type Results = Result<Vec<Tensor>, EvalError>;
 pub(super) fn gather(cx: &EvalCx<'_>) -> Results {
     let data = cx.input(0)?;
     let (axis, indices) = (axis(cx, 0, data.rank())?, ints(cx, 1)?);
+    pick(data, axis, &indices, cx.input(1)?.dims())
+}
+
+/// What lies at indices of an axis, the dimensions of which stand in its place.
+pub(crate) fn pick(data: &Tensor, axis: usize, indices: &[i64], index_dims: &[usize]) -> Results {
     let (head, tail) = (&data.dims()[..axis], &data.dims()[axis + 1..]);
-    let dims = [head, cx.input(1)?.dims(), tail].concat();
+    let dims = [head, index_dims, tail].concat();
     let len = checked_len(&dims)?;
     let (source, mut sink) = (Source::new(data), Sink::new(data.dtype(), len));
     if len > 0 {

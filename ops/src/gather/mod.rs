@@ -3,7 +3,7 @@
 //! Source: ONNX operator documentation. Indices count from the back where negative; one out of range is an
 //! error. The scatter kernels know `reduction` `none` only.
 
-mod kernel;
+pub(crate) mod kernel;
 
 use crate::fact::{Fact, InferCx, InferError};
 use crate::infer::{self, shape};

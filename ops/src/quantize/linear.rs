@@ -107,6 +107,29 @@ struct Parameters {
     zero_point: Option<Vec<i32>>,
 }
 
+/// What levels in blocks of `size` along `axis` stand for; zero points lie as the scales do.
+pub(super) fn dequantize_blocks(
+    dims: &[usize],
+    levels: &[i32],
+    axis: usize,
+    size: usize,
+    scale: &Tensor,
+    zero_points: &[i32],
+) -> Result<Vec<f32>, EvalError> {
+    let (length, inner) = (dims[axis], dims[axis + 1..].iter().product());
+    let blocks: Vec<usize> =
+        dims.iter().enumerate().map(|(i, d)| if i == axis { d.div_ceil(size) } else { *d }).collect();
+    if scale.dims() != blocks || zero_points.len() != scale.len() {
+        return invalid(format!(
+            "scales of shape {:?} for blocks of {size} on axis {axis} of {dims:?}",
+            scale.dims()
+        ));
+    }
+    let (at, scale) = (Scales::Blocks { length, inner, size }, scale.to_f32s());
+    let real = |(i, q): (usize, &i32)| affine::dequantize(*q, scale[at.of(i)], zero_points[at.of(i)]);
+    Ok(levels.iter().enumerate().map(real).collect())
+}
+
 impl Parameters {
     fn read(cx: &EvalCx<'_>, x: &Tensor) -> Result<Parameters, EvalError> {
         checked_len(x.dims())?;
@@ -131,7 +154,7 @@ impl Parameters {
 }
 
 /// Elements of an integer tensor of at most 32 bits.
-fn integers(t: &Tensor) -> Result<Vec<i32>, EvalError> {
+pub(super) fn integers(t: &Tensor) -> Result<Vec<i32>, EvalError> {
     let values = t.to_i64s().unwrap_or_default();
     match values.into_iter().map(|v| i32::try_from(v).ok()).collect::<Option<Vec<i32>>>() {
         Some(v) if v.len() == t.len() => Ok(v),

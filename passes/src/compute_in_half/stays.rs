@@ -72,7 +72,7 @@ fn own_reason(model: &Model, cx: &PassCx<'_>, dtype: DType, op: OpId) -> Option<
     let operands = || g.operands(op).into_iter().flatten();
     let results = || g.results(op).into_iter().flatten();
     if node.bodies().next().is_some() {
-        return Some("its bodies compute in float32");
+        return Some("between its bodies, which have Casts of their own, values are float32");
     }
     if results().any(|v| g.uses(v).iter().any(|u| u.capture)) {
         return Some("a body reads its result");

@@ -258,10 +258,14 @@ impl Planner<'_, '_> {
         if frozen.axis.is_some() && frozen.axis != axis {
             return None;
         }
-        let (codes, zero_point) = frozen.codes()?;
+        let (mut codes, zero_point) = frozen.codes()?;
         if zero_point != 0 && self.target.weights().grid.symmetric && self.target.activations().grid.symmetric
         {
             return None;
+        }
+        if self.target.placement() == squint_targets::Placement::Inputs {
+            // The grid of TensorRT's weights ends at -127.
+            codes.iter_mut().for_each(|q| *q = (*q).max(-i8::MAX));
         }
         let params: Vec<QuantParams> =
             frozen.scales.iter().map(|s| QuantParams { scale: *s, zero_point }).collect();

@@ -23,7 +23,7 @@ const fn step(
     Step { op_type, version, adapt }
 }
 
-/// Every incompatible change between 7 and 22.
+/// Every incompatible change between 7 and 25.
 pub(super) const STEPS: &[Step] = &[
     step("BatchNormalization", 9, batch_normalization_9),
     step("BatchNormalization", 14, batch_normalization_14),

@@ -32,6 +32,7 @@ pub(super) fn lacks(version: Version, numbers: Numbers) -> Option<String> {
             Some(format!("blocks of {size} weights of 4 bits: TensorRT has kernels for blocks of 64 and 128"))
         }
         Numbers::Blocks { bits: 4, .. } => None,
+        Numbers::Tables { .. } => Some("TensorRT has integer weights in blocks for products only".into()),
         Numbers::Blocks { bits, .. } => {
             Some(format!("TensorRT has no kernels for blocks of weights of {bits} bits, only of 4"))
         }
