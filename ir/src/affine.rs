@@ -201,6 +201,14 @@ impl ChannelLayout {
         Some(layout)
     }
 
+    /// The layout around an axis; without one, of a tensor whose elements are one channel.
+    pub fn along(dims: &[usize], axis: Option<usize>) -> Option<ChannelLayout> {
+        match axis {
+            Some(axis) => ChannelLayout::new(dims, axis),
+            None => Some(ChannelLayout { outer: 1, channels: 1, inner: dims.iter().product() }),
+        }
+    }
+
     /// Number of elements.
     pub fn len(self) -> usize {
         self.outer * self.channels * self.inner

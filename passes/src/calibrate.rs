@@ -218,8 +218,7 @@ impl Work<'_> {
     }
 }
 
-/// The first few of the operators.
-/// Operators that an executor refuses, as users are told.
+/// The first few of the operators that an executor refuses, as users are told.
 pub(crate) fn refusal(refused: &[squint_ir::execute::Unsupported]) -> String {
     let shown: Vec<String> =
         refused.iter().take(5).map(|u| format!("`{}` ({}): {}", u.node, u.op_type, u.reason)).collect();

@@ -28,7 +28,6 @@ mod ranges;
 
 use crate::calibrate::{Tally, prepare, threads};
 use crate::float_graph::FloatGraph;
-use crate::infer_types::dims_of_first;
 use crate::overrides::of_tensor;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, Steering};
@@ -77,9 +76,8 @@ pub(crate) fn equalize<'e>(
     if samples.is_empty() {
         return Ok(Outcome::default());
     }
-    let dims = dims_of_first(model, samples)?;
     let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
-    let mut classes = Classes::new(model, &order, &dims);
+    let mut classes = Classes::new(model, &order, &cx.trials.dims);
     // Ranges that are asked for are in the units of the float model.
     let asked_for = |v: &&ValueId| of_tensor(&cx.config.overrides, model.main(), **v).range.is_some();
     cx.observed.iter().filter(asked_for).for_each(|v| classes.pin(*v));

@@ -52,14 +52,14 @@ fn is_weight(g: &Graph, v: ValueId) -> bool {
                     "Conv" | "ConvTranspose" | "Gemm" | "LSTM" | "GRU" | "RNN" => u.slot > 0,
                     "MatMul" => true,
                     // The bias of a product.
-                    "Add" => (0..2).filter_map(|slot| g.producer(g.operand(u.op, slot)?)).any(is_product(g)),
+                    "Add" => (0..2).any(|slot| g.operand(u.op, slot).is_some_and(|v| is_product(g, v))),
                     _ => false,
                 }
         })
 }
 
-fn is_product(g: &Graph) -> impl Fn((squint_ir::OpId, u32)) -> bool {
-    |(op, _)| g.op(op).is("MatMul")
+fn is_product(g: &Graph, v: ValueId) -> bool {
+    g.producer(v).is_some_and(|(op, _)| g.op(op).is("MatMul"))
 }
 
 /// The tensor with its small elements flushed; `None` if it has none.

@@ -234,13 +234,7 @@ fn freeze_constant(g: &mut Graph, found: &Found, frozen: &mut Frozen) -> bool {
         (false, Ok(a)) if t.dims().get(a) == Some(&grid.scales.len()) => Some(a),
         _ => return false,
     };
-    let layout = match axis {
-        None => ChannelLayout { outer: 1, channels: 1, inner: t.len() },
-        Some(a) => match ChannelLayout::new(t.dims(), a) {
-            Some(layout) => layout,
-            None => return false,
-        },
-    };
+    let Some(layout) = ChannelLayout::along(t.dims(), axis) else { return false };
     let channel = |i: usize| i / layout.inner.max(1) % layout.channels.max(1);
     let clamp = |q: f64| q.clamp(bounds.0 as f64, bounds.1 as f64) as i64;
     let levels: Vec<i64> = if quantizes {

@@ -68,5 +68,6 @@ mod trials;
 mod weight_blocks;
 mod weights;
 mod widen_float8;
+mod windows;
 
 pub use fuse::reference as rewrites_reference;

@@ -11,7 +11,7 @@ use squint_targets::{Numbers, Placement, Target};
 use std::borrow::Cow;
 
 /// Weights in a row that share a scale, where a kernel on a CPU multiplies them.
-const CPU_BLOCK: usize = 32;
+pub(crate) const CPU_BLOCK: usize = 32;
 
 /// Bits of tables there: 4 save little more, and cost what shows in every layer.
 const TABLE_BITS: u8 = 8;

@@ -133,10 +133,7 @@ pub struct WeightPlan {
 impl WeightPlan {
     /// How the channels of the weight lie in its elements.
     pub(crate) fn layout(&self, weight: &Tensor) -> Option<ChannelLayout> {
-        match self.axis {
-            Some(a) => ChannelLayout::new(weight.dims(), a),
-            None => Some(ChannelLayout { outer: 1, channels: 1, inner: weight.len() }),
-        }
+        ChannelLayout::along(weight.dims(), self.axis)
     }
 
     /// The levels of the weight; `None` if the plan does not fit it.
@@ -444,13 +441,22 @@ pub(crate) fn resolve_target(name: &str) -> Result<&'static dyn Target, PassErro
 
 /// Every operator of the main graph that has a row, in order of execution.
 pub(crate) fn sites<'m>(model: &'m Model, cx: &PassCx<'_>) -> Result<Vec<(OpId, Site<'m>)>, PassError> {
+    sites_where(model, cx, &cx.statistics.dims)
+}
+
+/// The same where values have these dimensions.
+pub(crate) fn sites_where<'m>(
+    model: &'m Model,
+    cx: &PassCx<'_>,
+    dims: &ValueTable<Vec<usize>>,
+) -> Result<Vec<(OpId, Site<'m>)>, PassError> {
     let g = model.main();
     // Costs need lengths, so symbols stand for what the first sample had.
-    let concrete = infer_concrete(model, &cx.statistics.dims)?;
+    let concrete = infer_concrete(model, dims)?;
     let operand = |value: ValueId| {
         let fact = cx.fact(model, value);
         let inferred = |f: &Fact| f.shape.as_deref().and_then(known_dims);
-        let seen = cx.statistics.dims.get(value).cloned();
+        let seen = dims.get(value).cloned();
         let dims = seen.or_else(|| inferred(&fact)).or_else(|| concrete.get(value).and_then(inferred));
         Operand { value, fact, dims }
     };
@@ -492,6 +498,11 @@ impl QuantPlan {
         self.values.iter().next().is_none()
             && self.dynamic.iter().next().is_none()
             && self.blocks.iter().next().is_none()
+    }
+
+    /// True if an operator runs in integers, by itself or within another one.
+    pub(crate) fn in_integers(&self, op: OpId) -> bool {
+        matches!(self.ops.get(op), Some(OpPlan::Integer(_) | OpPlan::Absorbed(_)))
     }
 
     /// The plan as text: one line for each operator, followed by the values it quantizes.

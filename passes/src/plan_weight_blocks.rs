@@ -38,11 +38,8 @@ impl Pass for PlanWeightBlocks {
         let (products, tables) = (Kernels::new(cx)?, Kernels::of_tables(cx.config));
         let sites = sites(model, cx)?;
         for (op, site) in &sites {
-            let (kernels, found) = match &tables {
-                Some(tables) if site.op.is("Gather") => (tables, table(model, cx, tables, *op, site)),
-                _ => (&products, matrix(model, cx, &products, *op, site)),
-            };
-            let decision = match (site.row.class, found) {
+            let kernels = tables.as_ref().filter(|_| site.op.is("Gather")).unwrap_or(&products);
+            let decision = match (site.row.class, matrix(model, cx, kernels, *op, site)) {
                 (Class::Index, _) => OpPlan::Plain,
                 (_, Ok(matrix)) => {
                     let plan = kernels.nearest(cx, &matrix);
@@ -69,32 +66,11 @@ pub(crate) fn matrix<'m>(
     op: OpId,
     site: &'m Site<'_>,
 ) -> Result<Matrix<'m>, String> {
-    expect_no_wish(model, cx, op)?;
-    match site.row.class {
-        Class::Contraction => kernels.matrix(site),
-        _ => Err("only weights of products and tables are quantized".into()),
-    }
-}
-
-/// The table of a Gather that is quantized, or why it is not.
-fn table<'m>(
-    model: &Model,
-    cx: &PassCx<'_>,
-    kernels: &Kernels,
-    op: OpId,
-    site: &'m Site<'_>,
-) -> Result<Matrix<'m>, String> {
-    expect_no_wish(model, cx, op)?;
-    kernels.table(site).map_err(str::to_owned)
-}
-
-/// An error if the operator is to stay in float.
-fn expect_no_wish(model: &Model, cx: &PassCx<'_>, op: OpId) -> Result<(), String> {
     let g = model.main();
     let label = g.label(op);
     let wish = of_node(&cx.config.overrides, &label, &g.op(op).qualified_type());
-    match cx.config.keeps_float(&label) || wish.float == Some(true) {
-        true => Err("kept in float by request".into()),
-        false => Ok(()),
+    if cx.config.keeps_float(&label) || wish.float == Some(true) {
+        return Err("kept in float by request".into());
     }
+    kernels.find(site)
 }

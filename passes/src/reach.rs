@@ -87,8 +87,7 @@ impl<'e> Reach<'e> {
             // Executors say where, too, as well as they know.
             let reason = problem.split_once("): ").map_or(problem.as_str(), |(_, what)| what).to_owned();
             refused.push(Unsupported { op: culprit, node, op_type, reason });
-            let reach = Reach { beyond: OpTable::new(), outputs: Vec::new(), refused: Vec::new(), ..*self };
-            let Ok(reach) = reach.without(model, refused.clone()) else { break };
+            let Ok(reach) = self.without(model, refused.clone()) else { break };
             match reach.load(model, &sample) {
                 None => return Ok(reach),
                 Some(other) => problem = other,
@@ -134,7 +133,7 @@ impl<'e> Reach<'e> {
     }
 
     /// The same without operators that are refused.
-    fn without(self, model: &Model, refused: Vec<Unsupported>) -> Result<Reach<'e>, PassError> {
+    fn without(&self, model: &Model, refused: Vec<Unsupported>) -> Result<Reach<'e>, PassError> {
         let g = model.main();
         let order = g.topo().map_err(|c| PassError::Model(c.to_string()))?;
         let beyond = follow(g, &order, refused.iter().map(|r| r.op));
@@ -147,7 +146,7 @@ impl<'e> Reach<'e> {
             let (executor, problem) = (self.executor.name(), refusal(&refused));
             return Err(PassError::Unsupported { executor, problem });
         }
-        Ok(Reach { beyond, outputs, refused, ..self })
+        Ok(Reach { beyond, outputs, refused, ..*self })
     }
 
     /// Gives the main graph the outputs that it has as far as it is run, tells planning what is out of reach, and the user

@@ -20,6 +20,7 @@
 
 use crate::elementwise::replace_with_elementwise;
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
+use crate::windows;
 use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor};
 
 /// The pass.
@@ -124,18 +125,12 @@ impl Subpixel {
         if op.int("group").unwrap_or(1) != 1 {
             return Err("it has groups");
         }
-        if !matches!(op.string("auto_pad").unwrap_or("NOTSET"), "NOTSET" | "VALID" | "")
-            || op.attr("output_shape").is_some()
-        {
+        if op.attr("output_shape").is_some() {
             return Err("its padding depends on lengths");
         }
-        let list = |name: &str, n: usize, default: i64| match op.ints(name) {
-            None | Some([]) => Ok(vec![default; n]),
-            Some(list) if list.len() == n => Ok(list.to_vec()),
-            Some(_) => Err("an attribute does not fit the rank"),
-        };
+        let list = |name, n, default| windows::list(op, name, n, default);
         let (strides, dilations) = (list("strides", 2, 1)?, list("dilations", 2, 1)?);
-        let (pads, extra) = (list("pads", 4, 0)?, list("output_padding", 2, 0)?);
+        let (pads, extra) = (windows::pads(op, 2)?, list("output_padding", 2, 0)?);
         let block = strides[0];
         if strides[1] != block || !(2..=64).contains(&block) {
             return Err("its strides are not equal and larger than 1");

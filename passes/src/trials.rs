@@ -6,19 +6,21 @@
 
 use crate::infer_types::dims_of_first;
 use crate::pass::{PassCx, PassError};
-use crate::plan::sites;
-use squint_ir::Model;
+use crate::plan::sites_where;
 use squint_ir::execute::Samples;
+use squint_ir::{Model, ValueTable};
 use std::ops::RangeInclusive;
 
 /// What a run costs, and of how many samples there is one.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Trials {
     samples: usize,
+    /// Dimensions of values in the first sample, as far as they follow from those of the inputs.
+    pub(crate) dims: ValueTable<Vec<usize>>,
     /// Of the observed values of a run together.
     elements: usize,
     /// Multiply–accumulates of a run.
-    macs: u64,
+    pub(crate) macs: u64,
 }
 
 /// Numbers of samples by what they are used for.
@@ -44,7 +46,7 @@ const ELEMENTS: usize = 1 << 24;
 /// Multiply–accumulates of a run from which on fewer samples than usual are run: a fifth of a second of one core.
 const LARGE: u64 = 1 << 32;
 
-/// A large network is run on this share of the samples at least.
+/// A large network is run on one of so many samples at least.
 const LEAST: usize = 3;
 
 /// Runs that measuring single values may take: about as many as calibration takes, since half of each is shared. Fewer where
@@ -59,17 +61,16 @@ impl Trials {
     ///
     /// # Errors
     /// If the sample cannot be read or the graph has a cycle.
-    pub(crate) fn of(model: &Model, cx: &mut PassCx<'_>, samples: &dyn Samples) -> Result<Trials, PassError> {
+    pub(crate) fn of(model: &Model, cx: &PassCx<'_>, samples: &dyn Samples) -> Result<Trials, PassError> {
         if samples.is_empty() {
             return Ok(Trials::default());
         }
         let dims = dims_of_first(model, samples)?;
         let elements = cx.observed.iter().filter_map(|v| dims.get(*v)).map(|d| d.iter().product::<usize>());
         let elements = elements.sum();
-        let known = std::mem::replace(&mut cx.statistics.dims, dims);
-        let macs = sites(model, cx)?.iter().map(|(_, site)| site.macs()).fold(0, u64::saturating_add);
-        cx.statistics.dims = known;
-        Ok(Trials { samples: samples.len(), elements, macs })
+        let sites = sites_where(model, cx, &dims)?;
+        let macs = sites.iter().map(|(_, site)| site.macs()).fold(0, u64::saturating_add);
+        Ok(Trials { samples: samples.len(), elements, macs, dims })
     }
 
     /// For a step that learns from so many samples; from half of those there are, at most.
@@ -89,12 +90,12 @@ impl Trials {
 
     /// Those that plans are tried on first.
     pub(crate) fn tried_on(&self) -> Vec<usize> {
-        spread_whole(self.samples, self.affordable(TRIED_ON))
+        spread(self.samples, self.affordable(TRIED_ON), 0.0)
     }
 
     /// Those that decide whether operators go back to float.
     pub(crate) fn decided_on(&self) -> Vec<usize> {
-        spread_whole(self.samples, self.fewer(DECIDED_ON))
+        spread(self.samples, self.fewer(DECIDED_ON), 0.0)
     }
 
     /// Runs that measuring single values may take.
@@ -114,12 +115,6 @@ impl Trials {
     }
 }
 
-/// So many of `n` samples, the first among them, evenly spread.
-fn spread_whole(n: usize, count: usize) -> Vec<usize> {
-    let count = count.min(n).max(1);
-    (0..count).map(|i| i * n / count).collect()
-}
-
 /// So many samples of `n`, evenly spread, beginning at a part of their distance.
 pub(crate) fn spread(n: usize, count: usize, offset: f64) -> Vec<usize> {
     let count = count.clamp(1, n.max(1));
@@ -137,7 +132,7 @@ mod tests {
     fn samples_are_spread() {
         assert_eq!(spread(10, 4, 0.0), [0, 2, 5, 7]);
         assert_eq!(spread(2, 8, 0.5), [0, 1]);
-        let trials = Trials { samples: 10, elements: 1 << 30, macs: 0 };
+        let trials = Trials { samples: 10, elements: 1 << 30, ..Trials::default() };
         assert_eq!((trials.tried_on(), trials.decided_on().len()), (vec![0, 2, 5, 7], 8));
         let Split { learnt_from, held_back } = trials.split(4);
         assert_eq!((learnt_from, held_back), (vec![0, 2, 5, 7], vec![4, 9]));
@@ -147,7 +142,7 @@ mod tests {
 
     #[test]
     fn many_small_samples_are_run_and_few_large_ones() {
-        let of = |elements, macs| Trials { samples: 64, elements, macs };
+        let of = |elements, macs| Trials { samples: 64, elements, macs, ..Trials::default() };
         assert_eq!(of(1 << 20, 0).tried_on().len(), 16);
         assert_eq!(of(1 << 10, 0).tried_on().len(), 24);
         assert_eq!(of(1 << 24, LARGE).decided_on().len(), 8);

@@ -21,6 +21,7 @@ mod trial;
 use crate::calibration::Method;
 use crate::calibration::blocks::{BlockGrid, Choice};
 use crate::config::{Config, FLOAT_TABLES};
+use crate::numbers::CPU_BLOCK;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{BlockPlan, resolve_target};
 pub(crate) use learn::{NAME_OF_ROUNDING, NAME_OF_SCALING, round, scale};
@@ -28,6 +29,7 @@ pub(crate) use moments::SLICE;
 use rayon::prelude::*;
 use squint_ir::affine::QuantParams;
 use squint_ir::{DType, OpId, Tensor};
+use squint_ops::Class;
 use squint_targets::{Placement, Site};
 
 /// The kernel that looks rows up in a table in blocks.
@@ -50,6 +52,8 @@ fn unsigned(bits: u8) -> (DType, BlockGrid) {
 pub(crate) struct Kernels {
     /// What the kernel is called.
     pub(crate) name: &'static str,
+    /// Whether it looks rows up in a table, and is no product.
+    tables: bool,
     dtype: DType,
     grid: BlockGrid,
     size: usize,
@@ -67,7 +71,7 @@ impl Kernels {
     pub(crate) fn new(cx: &PassCx<'_>) -> Result<Kernels, PassError> {
         let on_gpu = resolve_target(&cx.config.target)?.placement() == Placement::Inputs;
         let blocks = cx.config.blocks;
-        let size = blocks.size.unwrap_or(32);
+        let size = blocks.size.unwrap_or(CPU_BLOCK);
         let grid = |lowest, highest, zero_point| BlockGrid { lowest, highest, zero_point };
         let (name, dtype, grid) = match (on_gpu, blocks.bits) {
             (true, _) => ("INT4-weight matrix product", DType::Int4, grid(-8, 7, false)),
@@ -76,7 +80,7 @@ impl Kernels {
                 ("MatMulNBits", dtype, grid)
             }
         };
-        Ok(Kernels { name, dtype, grid, size, short_blocks: !on_gpu, even: on_gpu })
+        Ok(Kernels { name, tables: false, dtype, grid, size, short_blocks: !on_gpu, even: on_gpu })
     }
 
     /// Those that look rows up in tables, if tables are quantized.
@@ -84,12 +88,21 @@ impl Kernels {
         let blocks = config.blocks;
         let bits = blocks.table_bits.filter(|bits| *bits != FLOAT_TABLES)?;
         let (dtype, grid) = unsigned(bits);
-        let size = blocks.size.unwrap_or(32);
-        Some(Kernels { name: TABLE, dtype, grid, size, short_blocks: true, even: false })
+        let size = blocks.size.unwrap_or(CPU_BLOCK);
+        Some(Kernels { name: TABLE, tables: true, dtype, grid, size, short_blocks: true, even: false })
+    }
+
+    /// The weight of an operator that has a kernel, or why it stays in float.
+    pub(crate) fn find<'t>(&self, site: &'t Site<'_>) -> Result<Matrix<'t>, String> {
+        match site.row.class {
+            _ if self.tables => self.table(site).map_err(str::to_owned),
+            Class::Contraction => self.matrix(site),
+            _ => Err("only weights of products and tables are quantized".into()),
+        }
     }
 
     /// The table that a Gather looks rows up in, or why it stays in float.
-    pub(crate) fn table<'t>(&self, site: &'t Site<'_>) -> Result<Matrix<'t>, &'static str> {
+    fn table<'t>(&self, site: &'t Site<'_>) -> Result<Matrix<'t>, &'static str> {
         let of_rows = |op: OpId, slot: u32| {
             let op = site.graph.op(op);
             slot == 0 && op.is("Gather") && op.int("axis").unwrap_or(0) == 0
@@ -120,7 +133,7 @@ impl Kernels {
     }
 
     /// The weight of a contraction that has a kernel, or why it stays in float.
-    pub(crate) fn matrix<'t>(&self, site: &'t Site<'_>) -> Result<Matrix<'t>, String> {
+    fn matrix<'t>(&self, site: &'t Site<'_>) -> Result<Matrix<'t>, String> {
         let no = |why: &str| Err(why.to_owned());
         if !matches!(site.op.op_type.as_str(), "MatMul" | "Gemm") {
             return no("the weights of its kernel have no blocks");

@@ -41,10 +41,7 @@ pub(super) fn recover(g: &Graph, frozen: &mut Frozen) -> usize {
 /// The integers of a weight, with a scale for each index of an axis; `None` if it does not lie on such a grid.
 fn on_a_grid(t: &Tensor, axis: Option<usize>) -> Option<FrozenWeight> {
     let data = t.f32s();
-    let layout = match axis {
-        Some(a) => ChannelLayout::new(t.dims(), a)?,
-        None => ChannelLayout { outer: 1, channels: 1, inner: t.len() },
-    };
+    let layout = ChannelLayout::along(t.dims(), axis)?;
     let mut scales = Vec::with_capacity(layout.channels);
     for c in 0..layout.channels {
         let channel: Vec<f32> = layout.channel(&data, c).flatten().copied().collect();

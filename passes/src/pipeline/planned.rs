@@ -13,7 +13,6 @@ use crate::trials::Trials;
 use crate::{calibrate, equalize, numbers, plan, refine, repair, retarget, weight_blocks};
 use squint_ir::Model;
 use squint_ir::execute::{Execute, Samples};
-use std::cell::OnceCell;
 use std::time::Instant;
 
 /// Plans a model and runs `last`, the passes that plan and those that carry the plan out.
@@ -33,15 +32,20 @@ pub(super) fn plan_until(
     let ops_fused = op_count(model);
     timing.extend(run(OBSERVE, model, &mut cx, hooks)?);
     let outputs = model.main().outputs.clone();
-    let (reach, nearer) = (Reach::of(model, evidence)?, OnceCell::new());
-    let mut evidence = match &reach {
-        Some(reach) => reach.enter(model, &mut cx, evidence),
-        None => evidence,
-    };
-    if let Some((_, samples)) = evidence.samples {
-        cx.trials = Trials::of(model, &mut cx, samples)?;
-    }
     let weights_only = cx.config.scheme == Scheme::WeightOnly;
+    let mut evidence = match weights_only {
+        true => Evidence { samples: blocks_learn_from(&config, evidence)?, ..evidence },
+        false => evidence,
+    };
+    let reach = Reach::of(model, evidence)?;
+    // How far it gets after all, if it fails to load what it said it could.
+    let nearer;
+    if let Some(reach) = &reach {
+        evidence = reach.enter(model, &mut cx, evidence);
+    }
+    if let Some((_, samples)) = evidence.samples {
+        cx.trials = Trials::of(model, &cx, samples)?;
+    }
     let float = if weights_only {
         None
     } else {
@@ -49,7 +53,7 @@ pub(super) fn plan_until(
         match (learn(model, &mut cx, evidence, hooks, &mut timing), &reach) {
             (Err(failure), Some(reach)) => {
                 (*model, cx.notes) = before;
-                let nearer = reach.after(model, failure).map(|reach| nearer.get_or_init(|| reach))?;
+                nearer = reach.after(model, failure)?;
                 evidence = nearer.enter(model, &mut cx, evidence);
                 learn(model, &mut cx, evidence, hooks, &mut timing)?
             }
@@ -57,7 +61,7 @@ pub(super) fn plan_until(
         }
     };
     let rounding = config.blocks.rounding;
-    let blocks = blocks_learn_from(&config, evidence)?;
+    let blocks = evidence.samples.filter(|_| weights_only);
     if let Some((executor, samples)) = blocks.filter(|_| rounding.scales()) {
         stage(weight_blocks::NAME_OF_SCALING, hooks, &mut timing, || {
             weight_blocks::scale(model, &mut cx, executor, samples)
@@ -119,7 +123,7 @@ fn blocks_learn_from<'e>(
     evidence: Evidence<'e>,
 ) -> Result<Option<(&'e dyn Execute, &'e dyn Samples)>, PassError> {
     let rounding = config.blocks.rounding;
-    if config.scheme != Scheme::WeightOnly || config.effort == 0 && !rounding.needs_samples() {
+    if config.effort == 0 && !rounding.needs_samples() {
         return Ok(None);
     }
     let samples = evidence.samples.filter(|(_, samples)| !samples.is_empty());

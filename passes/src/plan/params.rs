@@ -272,10 +272,7 @@ impl Planner<'_, '_> {
         let pairs = self.target.saturating_pairs(op, t.dims());
         if let Some(pairs) = pairs {
             // Levels that the kernel would add wrongly have to become others.
-            let layout = match axis {
-                Some(a) => ChannelLayout::new(t.dims(), a)?,
-                None => ChannelLayout { outer: 1, channels: 1, inner: t.len() },
-            };
+            let layout = ChannelLayout::along(t.dims(), axis)?;
             let exact = |c: usize| {
                 let mut levels: Vec<i8> = layout.channel(&codes, c).flatten().copied().collect();
                 !pairs.limit(&mut levels)
@@ -371,10 +368,7 @@ pub(super) fn weight_params(
         }
     }
     let data = t.f32s();
-    let layout = match axis {
-        Some(a) => ChannelLayout::new(t.dims(), a)?,
-        None => ChannelLayout { outer: 1, channels: 1, inner: t.len() },
-    };
+    let layout = ChannelLayout::along(t.dims(), axis)?;
     let mut params = channel_params(&data, layout, cx.config.weight_method, qmax)?;
     if let Some(pairs) = pairs {
         raise_scales(&data, layout, &mut params, pairs, qmax);

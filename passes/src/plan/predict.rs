@@ -31,8 +31,7 @@ pub(super) fn predict(g: &Graph, target: &dyn Target, sites: &[(OpId, Site<'_>)]
             continue;
         }
         // Each float reader dequantizes for itself, and so does whoever reads an output.
-        let in_integers = |op| matches!(plan.ops.get(op), Some(OpPlan::Integer(_) | OpPlan::Absorbed(_)));
-        for u in g.uses(v).iter().filter(|u| !in_integers(u.op)) {
+        for u in g.uses(v).iter().filter(|u| !plan.in_integers(u.op)) {
             total.integer += target.dequantize_cost(operand, site_of.get(u.op).copied());
         }
         if g.is_output(v) {

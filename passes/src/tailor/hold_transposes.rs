@@ -18,9 +18,9 @@
 use super::{Tailoring, operators, scalar};
 use crate::elementwise::is_elementwise;
 use crate::pass::{PassCx, PassError};
-use crate::plan::OpPlan;
+use crate::plan::QuantPlan;
 use squint_ir::types::known_dims;
-use squint_ir::{Graph, Model, OpId, OpSpec, OpTable, Tensor, Use, ValueId, ValueTable};
+use squint_ir::{Graph, Model, OpId, OpSpec, Tensor, Use, ValueId, ValueTable};
 use squint_ops::{Class, row};
 use squint_targets::FloatKernels;
 
@@ -48,11 +48,6 @@ fn is_known(cx: &PassCx<'_>, v: ValueId) -> bool {
     cx.facts.get(v).and_then(|f| f.shape.as_deref()).and_then(known_dims).is_some()
 }
 
-/// True if an operator runs in integers.
-fn is_integer(plan: &OpTable<OpPlan>, op: OpId) -> bool {
-    matches!(plan.get(op), Some(OpPlan::Integer(_) | OpPlan::Absorbed(_)))
-}
-
 /// The codes that a DequantizeLinear reads and their rank, if an integer convolution makes them.
 fn of_convolution(g: &Graph, cx: &PassCx<'_>, dequantize: OpId) -> Option<(ValueId, usize)> {
     let q = g.operand(dequantize, 0)?;
@@ -63,12 +58,12 @@ fn of_convolution(g: &Graph, cx: &PassCx<'_>, dequantize: OpId) -> Option<(Value
     }
     let y = g.operand(maker, 0).filter(|_| g.op(maker).is("QuantizeLinear"))?;
     let (conv, _) = g.producer(y)?;
-    (g.op(conv).is("Conv") && is_integer(&cx.plan.ops, conv)).then_some((q, rank(y)?))
+    (g.op(conv).is("Conv") && cx.plan.in_integers(conv)).then_some((q, rank(y)?))
 }
 
 /// What may have its channels last.
 struct Layouts<'p> {
-    plan: &'p OpTable<OpPlan>,
+    plan: &'p QuantPlan,
     /// Of values that follow, element by element, from nothing but one result of an integer convolution: that result.
     follow: ValueTable<ValueId>,
     /// Values of which a reader does not take channels last.
@@ -78,8 +73,7 @@ struct Layouts<'p> {
 impl<'p> Layouts<'p> {
     fn of(g: &Graph, cx: &'p PassCx<'_>) -> Result<Layouts<'p>, PassError> {
         let order = g.topo().map_err(|c| PassError::Model(c.to_string()))?;
-        let plan = &cx.plan.ops;
-        let mut layouts = Layouts { plan, follow: ValueTable::new(), rows: ValueTable::new() };
+        let mut layouts = Layouts { plan: &cx.plan, follow: ValueTable::new(), rows: ValueTable::new() };
         for op in &order {
             let Some(result) = g.result(*op, 0) else { continue };
             let follows = if g.op(*op).is("DequantizeLinear") {
@@ -122,7 +116,7 @@ impl<'p> Layouts<'p> {
     /// and functions of single elements of whose results the same is true.
     fn wants_rows(&self, g: &Graph, u: Use) -> bool {
         let op = g.op(u.op);
-        let takes_any = ["Conv", "QuantizeLinear"].iter().any(|t| op.is(t)) || is_integer(self.plan, u.op);
+        let takes_any = ["Conv", "QuantizeLinear"].iter().any(|t| op.is(t)) || self.plan.in_integers(u.op);
         let result = g.result(u.op, 0);
         let passed_on = result.filter(|v| self.follow.contains(*v));
         u.capture || !takes_any && passed_on.is_none_or(|v| self.rows.contains(v))
@@ -159,6 +153,7 @@ mod tests {
     use crate::fuse::testing::{ops, outputs, parse};
     use crate::infer_types::InferTypes;
     use crate::pass::Pass;
+    use crate::plan::OpPlan;
 
     /// What becomes of a convolution on integers and what follows: `d` is dequantized, `x` a value in rows.
     fn run(target: &str, body: &str) -> String {

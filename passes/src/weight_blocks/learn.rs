@@ -13,11 +13,10 @@ use super::{Kernels, Matrix, absorb, awq, gptq};
 use crate::calibrate::{prepare, threads};
 use crate::config::BlockRounding;
 use crate::equalize::SCALED;
-use crate::infer_types::{InferTypes, dims_of_first};
+use crate::infer_types::InferTypes;
 use crate::pass::{Pass, PassCx, PassError};
-use crate::plan::{BlockPlan, QuantPlan, sites};
+use crate::plan::{BlockPlan, QuantPlan, sites_where};
 use crate::plan_weight_blocks::matrix;
-use crate::statistics::Statistics;
 use crate::trials::spread;
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples};
@@ -220,11 +219,8 @@ impl<'a> Work<'a> {
         executor: &'a dyn Execute,
         samples: &'a dyn Samples,
     ) -> Result<Work<'a>, PassError> {
-        let dims = dims_of_first(model, samples)?;
-        let statistics = Statistics { dims, ..Statistics::default() };
-        let known = PassCx { facts: cx.facts.clone(), statistics, ..PassCx::new(cx.config) };
-        let (kernels, sites) = (Kernels::new(cx)?, sites(model, &known)?);
-        let macs = sites.iter().map(|(_, site)| site.macs()).fold(0, u64::saturating_add);
+        let (kernels, dims) = (Kernels::new(cx)?, &cx.trials.dims);
+        let sites = sites_where(model, cx, dims)?;
         let mut groups: Vec<Group> = Vec::new();
         let mut of_value: ValueTable<usize> = ValueTable::new();
         for (i, (op, site)) in sites.iter().enumerate() {
@@ -238,8 +234,8 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        let numbers = looked_at(samples.len(), &groups, &known.statistics.dims);
-        Ok(Work { model, executor, samples, kernels, sites, groups, numbers, macs })
+        let numbers = looked_at(samples.len(), &groups, dims);
+        Ok(Work { model, executor, samples, kernels, sites, groups, numbers, macs: cx.trials.macs })
     }
 
     fn matrix(&self, cx: &PassCx<'_>, site: usize) -> Option<Matrix<'_>> {

@@ -3,6 +3,7 @@
 //! Source: `Pad`, `Conv`, `AveragePool` and `MaxPool` in ONNX `Operators.md`.
 
 use super::super::{Miss, Rewrite, Rule};
+use crate::windows;
 use squint_ir::{Op, OpSpec};
 use squint_ops::kernel::{View, gather_view};
 
@@ -43,7 +44,7 @@ fn fuse_pad(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     };
     let rank = rank.filter(|r| *r >= 2).ok_or("the rank is unknown")?;
     let extra = spatial_pads(rw, rank)?;
-    let mut pads = explicit(&op, rank - 2)?;
+    let mut pads = windows::pads(&op, rank - 2)?;
     if op.op_type == "AveragePool" {
         let counts = op.int("count_include_pad").unwrap_or(0) != 0 || pads.iter().all(|p| *p == 0);
         if !counts || op.int("ceil_mode").unwrap_or(0) != 0 {
@@ -130,19 +131,6 @@ fn all_pads(rw: &Rewrite<'_, '_>, rank: usize) -> Result<Vec<i64>, Miss> {
         return Err("it crops".into());
     }
     Ok(full)
-}
-
-/// The explicit padding of an operator of `n` spatial axes; a miss if it depends on lengths.
-fn explicit(op: &Op, n: usize) -> Result<Vec<i64>, Miss> {
-    match op.string("auto_pad").unwrap_or("NOTSET") {
-        "VALID" => Ok(vec![0; 2 * n]),
-        "NOTSET" | "" => match op.ints("pads") {
-            None | Some([]) => Ok(vec![0; 2 * n]),
-            Some(p) if p.len() == 2 * n => Ok(p.to_vec()),
-            Some(_) => Err("`pads` do not fit the rank".into()),
-        },
-        _ => Err("its own padding depends on lengths".into()),
-    }
 }
 
 fn explicit_padding(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {

@@ -3,7 +3,8 @@
 //! Source: `Conv` and `ConvTranspose` in ONNX `Operators.md`.
 
 use super::super::{Miss, Rewrite, Rule};
-use squint_ir::{Op, OpSpec, Tensor};
+use crate::windows;
+use squint_ir::{OpSpec, Tensor};
 
 pub(super) const RULES: &[Rule] = rules! {
     /// With strides of 1 `ConvTranspose(x, w)` is `Conv(x, w')`: the kernel turned around, inputs and outputs exchanged, and
@@ -24,16 +25,14 @@ fn transposed_to_convolution(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let n = kernel.len();
     let group = usize::try_from(op.int("group").unwrap_or(1)).ok().filter(|g| *g > 0 && inputs % g == 0);
     let group = group.ok_or("its groups do not fit its weight")?;
-    if list(&op, "strides", n, 1)?.iter().any(|s| *s != 1) {
+    if windows::list(&op, "strides", n, 1)?.iter().any(|s| *s != 1) {
         return Err("its strides are not 1".into());
     }
-    if !matches!(op.string("auto_pad").unwrap_or("NOTSET"), "NOTSET" | "VALID" | "")
-        || op.attr("output_shape").is_some()
-    {
+    if op.attr("output_shape").is_some() {
         return Err("its padding depends on lengths".into());
     }
-    let (pads, dilations) = (list(&op, "pads", 2 * n, 0)?, list(&op, "dilations", n, 1)?);
-    let extra = list(&op, "output_padding", n, 0)?;
+    let (pads, dilations) = (windows::pads(&op, n)?, windows::list(&op, "dilations", n, 1)?);
+    let extra = windows::list(&op, "output_padding", n, 0)?;
     let pad = |i: usize| {
         let reach = (kernel[i % n] as i64 - 1).checked_mul(dilations[i % n])?;
         let extra = if i < n { 0 } else { extra[i - n] };
@@ -52,15 +51,6 @@ fn transposed_to_convolution(rw: &mut Rewrite<'_, '_>) -> Result<(), Miss> {
     let operands = &operands[..if rw.has("b") { 3 } else { 2 }];
     rw.replace_root(OpSpec::from_op(op).operands(operands.iter().copied()));
     Ok(())
-}
-
-/// An attribute that has an element for each of `n`.
-fn list(op: &Op, name: &str, n: usize, default: i64) -> Result<Vec<i64>, Miss> {
-    match op.ints(name) {
-        None | Some([]) => Ok(vec![default; n]),
-        Some(list) if list.len() == n => Ok(list.to_vec()),
-        Some(_) => Err("an attribute does not fit the rank".into()),
-    }
 }
 
 /// The weight `[C, M/g, k…]` as `[M, C/g, k…]`, the taps of each kernel in the opposite order.
