@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
@@ -72,7 +73,11 @@ def pt2e(folder: Path) -> None:
     move_exported_model_to_eval(converted)
 
     def export(net, x, path):
-        torch.onnx.export(torch.export.export(net, (x,)), (x,), dynamo=True, opset_version=18).save(path)
+        made = torch.onnx.export(torch.export.export(net, (x,)), (x,), dynamo=True, opset_version=18).model_proto
+        # Where each node was written, with the folders of this machine.
+        for node in made.graph.node:
+            del node.metadata_props[:]
+        onnx.save(made, path)
 
     write("pt2e", folder, converted, export)
 
