@@ -101,6 +101,7 @@ const TAILOR: &[&dyn Pass] = &[
     &tailor::pack_narrow_convolutions::PASS,
     &infer_types::InferTypes,
     &tailor::scale_in_blocks::PASS,
+    &tailor::resize_in_blocks::PASS,
     &tailor::hold_quantizers::PASS,
     &tailor::enter_layout::PASS,
     // Last, as it changes shapes.
@@ -170,6 +171,8 @@ const FREEZE: &[&dyn Pass] = &[
     &infer_types::InferTypes,
     &fold_constants::FoldConstants,
     &infer_types::InferTypes,
+    // Its line is said by a scale, which is no other grid.
+    &raise_hard_sigmoid::RaiseHardSigmoid,
     &freeze_quantizers::FreezeQuantizers,
     // What only served quantizers hides that values have one reader.
     &eliminate_dead_code::EliminateDeadCode,

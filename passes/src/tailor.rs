@@ -16,6 +16,7 @@ mod layouts;
 pub(crate) mod lift_convolutions;
 pub(crate) mod move_softmax_axis;
 pub(crate) mod pack_narrow_convolutions;
+pub(crate) mod resize_in_blocks;
 pub(crate) mod scale_in_blocks;
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};

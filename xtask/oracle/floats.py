@@ -113,7 +113,10 @@ class Network:
     def resize(self, x, channels, high, wide):
         if high > 40:
             return
+        ways = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
         modes = dict(mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        if self.random.random() < 0.6:
+            modes = dict(mode="linear", coordinate_transformation_mode=str(self.random.choice(ways)))
         self.add("Resize", [x, "", self.constant([1, 1, 2, 2])], (channels, high * 2, wide * 2), **modes)
 
     def softmax(self, x, *shape):
