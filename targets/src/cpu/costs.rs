@@ -371,11 +371,16 @@ fn in_blocks(site: &Site<'_>) -> bool {
     }
 }
 
-/// True for a linear Resize of channels that only a float convolution brings into blocks: whole blocks get there by one that
-/// `resize-in-blocks` adds.
+/// True for a linear Resize by whole factors of channels that only a float convolution brings into blocks: whole blocks get
+/// there by one that `resize-in-blocks` adds.
 fn leaves_blocks(site: &Site<'_>, value: &Operand) -> bool {
-    let broken = value.dims.as_deref().is_some_and(|d| d.len() == 4 && !(d[1] as u64).is_multiple_of(BLOCK));
-    broken && site.op.is("Resize") && site.op.string("mode") == Some("linear")
+    let dims = |o: Option<&Operand>| o.and_then(|o| o.dims.clone()).filter(|d| d.len() == 4);
+    let whole = |from: usize, to: usize| from > 0 && to.is_multiple_of(from);
+    let (Some(x), Some(y)) = (value.dims.as_deref(), dims(site.result())) else { return false };
+    site.op.is("Resize")
+        && site.op.string("mode") == Some("linear")
+        && matches!((x, &y[..]), ([_, c, h, w], [_, _, high, wide])
+            if !(*c as u64).is_multiple_of(BLOCK) && whole(*h, *high) && whole(*w, *wide))
 }
 
 /// True if a float convolution makes the operand at a slot, for this operator only.
