@@ -33,31 +33,43 @@ fn main() -> Result<(), Box<dyn Error>> {
         let plain = executor.prepare(&model, &[])?;
         let observing = executor.prepare(&model, &observed)?;
         let mut sketches = vec![Sketch::new(); observed.len()];
-        let (mut bare, mut sketched) = (Duration::MAX, Duration::MAX);
-        // In turns, so that other load on the machine falls on both.
+        let (mut bare, mut shown, mut sketched) = (Duration::MAX, Duration::MAX, Duration::MAX);
+        let mut n_elements = 0;
+        // In turns, so that other load on the machine falls on all.
         for _ in 0..ROUNDS {
-            bare = bare.min(time(plain.as_ref(), &mut [], &sample)?);
-            sketched = sketched.min(time(observing.as_ref(), &mut sketches, &sample)?);
+            bare = bare.min(time(plain.as_ref(), &sample, |_, _| ())?);
+            n_elements = 0;
+            shown = shown.min(time(observing.as_ref(), &sample, |_, data| n_elements += data.len())?);
+            sketched =
+                sketched.min(time(observing.as_ref(), &sample, |slot, data| sketches[slot].observe(data))?);
         }
-        let overhead = 100.0 * (sketched.as_secs_f64() / bare.as_secs_f64() - 1.0);
+        let over = |d: Duration| 100.0 * (d.as_secs_f64() / bare.as_secs_f64() - 1.0);
         writeln!(
             io::stdout().lock(),
-            "{}, {}: run {:.2} ms, observed at {} values {:.2} ms, {overhead:+.1} % (best of {ROUNDS})",
+            "{}, {}: run {:.2} ms, observed at {} values ({:.2} million elements) {:.2} ms, {:+.1} % ({:+.1} % without \
+             sketches; best of {ROUNDS})",
             model_path.display(),
             executor.name(),
             bare.as_secs_f64() * 1e3,
             observed.len(),
+            n_elements as f64 / 1e6,
             sketched.as_secs_f64() * 1e3,
+            over(sketched),
+            over(shown),
         )?;
     }
     Ok(())
 }
 
-/// Of one run. Sketches are those of the rounds before, as in calibration.
-fn time(session: &dyn Session, sketches: &mut [Sketch], sample: &Sample) -> Result<Duration, Box<dyn Error>> {
+/// Of one run, in which `see` gets what is observed. Sketches are those of the rounds before, as in calibration.
+fn time(
+    session: &dyn Session,
+    sample: &Sample,
+    mut see: impl FnMut(usize, &[f32]),
+) -> Result<Duration, Box<dyn Error>> {
     let start = Instant::now();
     session.run(sample, &mut |slot, _, data| {
-        sketches[slot].observe(data);
+        see(slot, data);
         None
     })?;
     Ok(start.elapsed())

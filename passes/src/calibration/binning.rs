@@ -7,9 +7,10 @@
 //! underflows), hence halving the resolution is `i >> 1`: a histogram folded from width `w` to `2 w` equals
 //! the one counted at `2 w`.
 //!
-//! Speed: the first pass and the computation of slots are branch-free loops over fixed-size blocks, compiled
-//! for several instruction sets of which the best that the processor has is taken; the increments go to two interleaved tables of
-//! `u32`, and exact zeros, which rectified activations are full of, are spread over 64 slots, because
+//! Speed: both passes are compiled for several instruction sets, of which the best that the processor has is taken.
+//! Extremes and slots are computed without branches, in vectors; slots for so few elements at a time that the processor
+//! computes the next ones while it still increments. The increments, one in a cycle at best, go to two interleaved
+//! tables of `u32`, and exact zeros, which rectified activations are full of, are spread over 64 slots, because
 //! incrementing one address again and again waits for the store of the round before.
 
 use multiversion::multiversion;
@@ -33,15 +34,14 @@ const ZERO_SLOTS: usize = 64;
 const TABLE_SIZE: usize = ZERO_SLOTS + MAX_BINS;
 const _: () = assert!(TABLE_SIZE.is_power_of_two());
 
-/// Samples of fewer elements are counted without tables, which cost a few microseconds to clear and to add
-/// up.
-const SMALL_SAMPLE: usize = 1 << 14;
+/// Samples of fewer elements are counted without tables, which cost about a microsecond to clear and to add up.
+const SMALL_SAMPLE: usize = 1 << 11;
 
 /// Elements after which tables of `u32` are added to the counts.
 const TABLE_CAPACITY: usize = 1 << 30;
 
 /// Elements whose slots are computed at a time.
-const BLOCK: usize = 512;
+const BLOCK: usize = 128;
 
 /// The bins that data between two extremes occupies: `n_bins` bins from number `first`, each `2^exponent`
 /// wide.
@@ -90,7 +90,7 @@ pub(crate) struct Extremes {
 /// Finds the extremes; `min > max` if there is no number at all.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2"))]
 pub(crate) fn extremes(data: &[f32]) -> Extremes {
-    const LANES: usize = 16;
+    const LANES: usize = 32;
     let mut min = [f32::INFINITY; LANES];
     let mut max = [f32::NEG_INFINITY; LANES];
     // Zero times a number is zero, zero times an infinity or NaN is NaN.
@@ -123,45 +123,59 @@ pub(crate) fn extremes(data: &[f32]) -> Extremes {
 /// zeros.
 pub(crate) fn count(data: &[f32], window: Window, counts: &mut [u64]) -> u64 {
     debug_assert_eq!(counts.len(), window.n_bins);
-    let mut n_zeros = 0;
     if data.len() < SMALL_SAMPLE {
-        for_each_block(data, window, |slots| {
-            for &slot in slots {
-                // Without a branch, as zeros are unpredictable: a zero adds nothing to some bin.
-                let slot = slot as usize;
-                let is_zero = slot < ZERO_SLOTS;
-                n_zeros += u64::from(is_zero);
-                if let Some(count) = counts.get_mut(if is_zero { slot } else { slot - ZERO_SLOTS }) {
-                    *count += u64::from(!is_zero);
-                }
-            }
-        });
-        return n_zeros;
+        return count_directly(data, window, counts);
     }
+    let mut n_zeros = 0;
     for part in data.chunks(TABLE_CAPACITY) {
-        let mut even = [0_u32; TABLE_SIZE];
-        let mut odd = [0_u32; TABLE_SIZE];
-        for_each_block(part, window, |slots| {
-            let (pairs, rest) = slots.as_chunks::<2>();
-            // Slots are below the table's size; the remainder tells the compiler so.
-            for pair in pairs {
-                even[pair[0] as usize % TABLE_SIZE] += 1;
-                odd[pair[1] as usize % TABLE_SIZE] += 1;
-            }
-            for &slot in rest {
-                even[slot as usize % TABLE_SIZE] += 1;
-            }
-        });
-        let sum = |slot: usize| u64::from(even[slot]) + u64::from(odd[slot]);
-        n_zeros += (0..ZERO_SLOTS).map(sum).sum::<u64>();
-        for (bin, count) in counts.iter_mut().enumerate() {
-            *count += sum(ZERO_SLOTS + bin);
-        }
+        n_zeros += count_in_tables(part, window, counts);
     }
     n_zeros
 }
 
+/// Adds data to the counts without tables.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2"))]
+fn count_directly(data: &[f32], window: Window, counts: &mut [u64]) -> u64 {
+    let mut n_zeros = 0;
+    for_each_block(data, window, |slots| {
+        for &slot in slots {
+            // Without a branch, as zeros are unpredictable: a zero adds nothing to some bin.
+            let slot = slot as usize;
+            let is_zero = slot < ZERO_SLOTS;
+            n_zeros += u64::from(is_zero);
+            if let Some(count) = counts.get_mut(if is_zero { slot } else { slot - ZERO_SLOTS }) {
+                *count += u64::from(!is_zero);
+            }
+        }
+    });
+    n_zeros
+}
+
+/// Adds data to the counts by way of two tables, in turns.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2"))]
+fn count_in_tables(data: &[f32], window: Window, counts: &mut [u64]) -> u64 {
+    let (mut even, mut odd) = ([0_u32; TABLE_SIZE], [0_u32; TABLE_SIZE]);
+    for_each_block(data, window, |slots| {
+        let (pairs, rest) = slots.as_chunks::<2>();
+        // Slots are below the table's size; the remainder tells the compiler so.
+        for pair in pairs {
+            even[pair[0] as usize % TABLE_SIZE] += 1;
+            odd[pair[1] as usize % TABLE_SIZE] += 1;
+        }
+        for &slot in rest {
+            even[slot as usize % TABLE_SIZE] += 1;
+        }
+    });
+    let (zeros, bins) = even.split_at(ZERO_SLOTS);
+    let (more_zeros, more) = odd.split_at(ZERO_SLOTS);
+    for ((count, a), b) in counts.iter_mut().zip(bins).zip(more) {
+        *count += u64::from(a + b);
+    }
+    zeros.iter().zip(more_zeros).map(|(a, b)| u64::from(a + b)).sum()
+}
+
 /// Hands the table slots of the data, block by block, to `visit`.
+#[inline(always)]
 fn for_each_block(data: &[f32], window: Window, mut visit: impl FnMut(&[u32])) {
     let inverse = inverse_width(window.exponent);
     let offset = ZERO_SLOTS as i32 - window.first;
@@ -172,7 +186,7 @@ fn for_each_block(data: &[f32], window: Window, mut visit: impl FnMut(&[u32])) {
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2"))]
+#[inline(always)]
 fn compute_slots(block: &[f32], inverse: f32, offset: i32, slots: &mut [u32; BLOCK]) {
     for (i, (&x, slot)) in block.iter().zip(slots).enumerate() {
         let zero_slot = (i % ZERO_SLOTS) as i32;
@@ -183,6 +197,7 @@ fn compute_slots(block: &[f32], inverse: f32, offset: i32, slots: &mut [u32; BLO
 /// The bin of a number that is not zero, within the window that the width is for.
 ///
 /// Truncation in integers: the conversion of the language saturates, which compilers make no vector code of.
+#[inline(always)]
 fn bin_of(x: f32, inverse_width: f32) -> i32 {
     let quotient = (x * inverse_width).to_bits();
     // A quotient is below 2^24, so that its exponent is at most that of 2^23, and its whole part in these bits. Shifted
