@@ -16,7 +16,7 @@ use crate::float_graph::FloatGraph;
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
 pub(crate) use deviation::Deviation;
-use deviation::Sums;
+use deviation::{Classes, Sums};
 use errors::Difference;
 pub(crate) use errors::Errors;
 use rayon::prelude::*;
@@ -35,8 +35,8 @@ pub(crate) struct Simulator<'a> {
     references: Vec<Vec<Tensor>>,
     /// What is compared in the place of outputs, of each sample.
     tapped: Vec<Vec<Tensor>>,
-    /// Outputs that are scores of classes along their last axis.
-    classes: Vec<bool>,
+    /// Of each output the axis of its classes, if it is scores of classes.
+    classes: Vec<Option<Classes>>,
     pool: rayon::ThreadPool,
 }
 
@@ -76,28 +76,34 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// True for probabilities, and for what a matrix of weights gives, if those are more numbers than a box has: logits.
-fn scores_classes(g: &Graph, output: ValueId) -> bool {
-    let Some((op, _)) = g.producer(output) else { return false };
+/// The axis of classes of probabilities, and of what a matrix of weights gives, if those are more numbers than a box has:
+/// logits.
+fn scores_classes(g: &Graph, output: ValueId) -> Option<Classes> {
+    let (op, _) = g.producer(output)?;
     let operand = |slot| g.operand(op, slot);
+    let logits = Classes { axis: -1, logarithms: false };
     match g.op(op).op_type.as_str() {
-        "Softmax" | "LogSoftmax" => true,
+        function @ ("Softmax" | "LogSoftmax") => {
+            let axis = g.op(op).int("axis").unwrap_or(-1);
+            Some(Classes { axis, logarithms: function == "LogSoftmax" })
+        }
         "Gemm" | "MatMul" => {
             let by_row = g.op(op).int("transB").unwrap_or(0) != 0;
             let dims = operand(1).and_then(|w| g.konst(w)).map(|w| w.dims());
-            dims.and_then(|d| if by_row { d.first() } else { d.last() }).is_some_and(|n| *n > BOX)
+            let n = dims.and_then(|d| if by_row { d.first() } else { d.last() });
+            n.is_some_and(|n| *n > BOX).then_some(logits)
         }
         // The bias of a product.
-        "Add" => {
-            (0..2).any(|slot| operand(slot).is_some_and(|x| g.only_use(x).is_some() && scores_classes(g, x)))
-        }
-        _ => false,
+        "Add" => (0..2).find_map(|slot| {
+            operand(slot).filter(|x| g.only_use(*x).is_some()).and_then(|x| scores_classes(g, x))
+        }),
+        _ => None,
     }
 }
 
 /// True if every output is scores of classes, of which only the order matters.
 pub(crate) fn scores_classes_only(g: &Graph) -> bool {
-    g.outputs.iter().all(|v| scores_classes(g, *v))
+    g.outputs.iter().all(|v| scores_classes(g, *v).is_some())
 }
 
 /// Numbers that describe a box.
