@@ -90,8 +90,7 @@ pub(crate) fn equalize<'e>(
     }
     let observed = cx.observed.clone();
     let Split { learnt_from: looked_at, held_back } = cx.trials.split(LOOKED_AT);
-    let mut float = FloatGraph::new(model, &observed, executor)?;
-    float.keep_for_trials(&cx.trials);
+    let mut float = FloatGraph::for_trials(model, &observed, executor, &cx.trials)?;
     float.keep(&held_back);
     let watch = Watch {
         observed: &observed,
@@ -109,8 +108,7 @@ pub(crate) fn equalize<'e>(
     let g = model.main();
     let names: Vec<&str> = classes.scaled(&factors).into_iter().map(|v| g.value(v).name()).collect();
     scaled.set_metadata(SCALED, &names.join("\n"));
-    let mut float_scaled = FloatGraph::new(&scaled, &observed, executor)?;
-    float_scaled.keep_for_trials(&cx.trials);
+    let float_scaled = FloatGraph::for_trials(&scaled, &observed, executor, &cx.trials)?;
     let nothing = Watch { watched: &vec![None; watched.len()], ..watch };
     let (tally_of_scaled, _) = nothing.run(&float_scaled, &looked_at)?;
 

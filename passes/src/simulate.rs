@@ -18,12 +18,13 @@ use crate::plan::QuantPlan;
 pub(crate) use deviation::Deviation;
 use deviation::{Classes, Sums};
 use errors::Difference;
-pub(crate) use errors::Errors;
+pub(crate) use errors::{Errors, Measured};
 use rayon::prelude::*;
 pub(crate) use rounding::Rounding;
 use squint_ir::execute::{Sample, Samples, Session};
 use squint_ir::{Graph, Model, Tensor, ValueId, ValueTable};
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -169,7 +170,7 @@ impl<'a> Simulator<'a> {
         roundings: &[Option<Rounding>],
     ) -> Result<Vec<Tensor>, PassError> {
         let session = self.float.session();
-        Ok(session.run(sample, &mut |slot, _, data| roundings[slot].map(|r| r.round(data)))?)
+        Ok(session.run(sample, &mut |slot, _, data| Some(roundings.get(slot)?.as_ref()?.round(data)))?)
     }
 
     /// What a plan does to each sample, in the graph of `session`.
@@ -177,32 +178,43 @@ impl<'a> Simulator<'a> {
     /// # Errors
     /// If the executor fails.
     pub(crate) fn errors_in(&self, session: &dyn Session, plan: &QuantPlan) -> Result<Errors, PassError> {
-        let (roundings, taps) = (self.roundings(plan), self.float.taps());
+        let roundings = self.roundings(plan);
+        self.errors_with(session, &|slot, _, data| Some(roundings.get(slot)?.as_ref()?.round(data)))
+    }
+
+    /// What becomes of each sample in the graph of `session`, which exposes the observed values first of all, with what
+    /// `change` gives in the place of values.
+    ///
+    /// # Errors
+    /// If the executor fails.
+    pub(crate) fn errors_with(
+        &self,
+        session: &dyn Session,
+        change: &(impl Fn(usize, &[usize], &[f32]) -> Option<Vec<f32>> + Sync),
+    ) -> Result<Errors, PassError> {
+        Ok(Errors::of(&self.measure(session, 0..self.samples.len(), change)?))
+    }
+
+    /// What becomes of some of the samples, as [`Simulator::errors_with`].
+    ///
+    /// # Errors
+    /// If the executor fails.
+    pub(crate) fn measure(
+        &self,
+        session: &dyn Session,
+        samples: Range<usize>,
+        change: &(impl Fn(usize, &[usize], &[f32]) -> Option<Vec<f32>> + Sync),
+    ) -> Result<Vec<Measured>, PassError> {
+        let taps = self.float.taps();
         let run = |i: usize| {
-            let round = |slot: usize| roundings.get(slot).copied().flatten();
             let sample = self.samples.get(i)?;
-            let planned = taps.run(session, &sample, &mut |slot, _, data| Some(round(slot)?.round(data)))?;
+            let planned = taps.run(session, &sample, &mut |slot, dims, data| change(slot, dims, data))?;
             let pairs = self.tapped[i].iter().zip(&planned.tapped);
-            let differences: Vec<_> = pairs.map(|(float, planned)| Difference::of(float, planned)).collect();
+            let differences = pairs.map(|(float, planned)| Difference::of(float, planned)).collect();
             let sums = Sums::of(&self.references[i], &planned.outputs, &self.classes);
-            Ok::<_, PassError>((differences, sums))
+            Ok::<_, PassError>(Measured { differences, sums })
         };
-        let all = (0..self.samples.len()).into_par_iter();
-        let runs = self.pool.install(|| all.map(run).collect::<Result<Vec<_>, _>>())?;
-        let mut sums = Sums::new(self.classes.len());
-        runs.iter().for_each(|(_, more)| sums.add(more));
-        let mut errors = Errors { energy: vec![0.0; runs.len()], peak: vec![0.0; runs.len()], sums };
-        for output in 0..taps.len() {
-            let signal = runs.iter().map(|(d, _)| d[output].signal).sum::<f64>() / runs.len() as f64;
-            if signal > 0.0 {
-                let share = |x: f64| if x.is_finite() { x / signal } else { 1.0 };
-                for (i, (d, _)) in runs.iter().enumerate() {
-                    errors.energy[i] += share(d[output].noise);
-                    errors.peak[i] += share(d[output].peak);
-                }
-            }
-        }
-        Ok(errors)
+        self.pool.install(|| samples.into_par_iter().map(run).collect())
     }
 
     /// The difference between the outputs of some runs in float and of as many others.
