@@ -30,7 +30,7 @@ use crate::calibrate::{Tally, prepare, threads};
 use crate::float_graph::FloatGraph;
 use crate::overrides::of_tensor;
 use crate::pass::{PassCx, PassError};
-use crate::plan::{Draft, Steering};
+use crate::plan::{Draft, QuantPlan, Steering};
 use crate::simulate::Simulator;
 use crate::trials::Split;
 use crate::weights::rounded;
@@ -116,14 +116,16 @@ pub(crate) fn equalize<'e>(
     let others: Vec<usize> = held_back.iter().copied().filter(|i| !tally.done().contains(i)).collect();
     let (tally_of_others, _) = nothing.run(&float, &others)?;
     let simulator = Simulator::on(model, &float, &observed, samples, &held_back, cx.config)?;
-    let mut error = |model: &Model, tally: &Tally| {
+    let mut planned = |model: &Model, tally: &Tally| {
         cx.statistics = tally.clone().statistics(model, &observed);
-        let plan = Draft::new(model, cx)?.plan(cx, &Steering::default(), true);
-        let rounded = rounded(model, &plan)?;
-        let session = prepare(&rounded, &observed, executor)?;
-        simulator.errors_in(session.as_ref(), &plan)
+        Ok::<_, PassError>(Draft::new(model, cx)?.plan(cx, &Steering::default(), true))
     };
-    let (before, after) = (error(model, &tally)?, error(&scaled, &tally_of_scaled)?);
+    let plans = [planned(model, &tally)?, planned(&scaled, &tally_of_scaled)?];
+    let session = |(model, plan): (&Model, &QuantPlan)| prepare(&rounded(model, plan)?, &observed, executor);
+    let (before, after) = simulator.errors_of_two(
+        || session((model, &plans[0])).map(|s| (s, &plans[0])),
+        || session((&scaled, &plans[1])).map(|s| (s, &plans[1])),
+    )?;
     let gain = after.gain_over(&before);
     if gain > CLEARLY {
         cx.notes.add("", format!("channels equalised: {gain:.1} dB less error on samples held back"));

@@ -182,6 +182,21 @@ impl<'a> Simulator<'a> {
         self.errors_with(session, &|slot, _, data| Some(roundings.get(slot)?.as_ref()?.round(data)))
     }
 
+    /// What two plans do to each sample in graphs of their own, which are made ready side by side.
+    ///
+    /// # Errors
+    /// If one cannot be made, or the executor fails.
+    pub(crate) fn errors_of_two<'p, 's>(
+        &self,
+        first: impl FnOnce() -> Result<(Box<dyn Session + 's>, &'p QuantPlan), PassError> + Send,
+        second: impl FnOnce() -> Result<(Box<dyn Session + 's>, &'p QuantPlan), PassError> + Send,
+    ) -> Result<(Errors, Errors), PassError> {
+        let one =
+            |(session, plan): (Box<dyn Session + 's>, &QuantPlan)| self.errors_in(session.as_ref(), plan);
+        let (a, b) = self.pool.install(|| rayon::join(|| first().and_then(one), || second().and_then(one)));
+        Ok((a?, b?))
+    }
+
     /// What becomes of each sample in the graph of `session`, which exposes the observed values first of all, with what
     /// `change` gives in the place of values.
     ///
