@@ -49,7 +49,7 @@ pub(crate) const SCALED: &str = "squint.equalized";
 pub(crate) const NAME: &str = "equalize";
 
 /// Samples that are looked at.
-const LOOKED_AT: usize = 16;
+const LOOKED_AT: usize = 12;
 
 /// The scaled graph is kept if its error is smaller by so many decibels.
 const CLEARLY: f64 = 0.1;

@@ -521,6 +521,7 @@ impl Coordinates {
     }
 
     /// Each element in its order: its position, the channel of the result and the channel of the data.
+    #[inline]
     pub(super) fn each(&self, mut element: impl FnMut(usize, usize, usize)) {
         let mut i = 0;
         let mut next = |output, input| {
