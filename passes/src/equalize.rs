@@ -51,6 +51,9 @@ pub(crate) const NAME: &str = "equalize";
 /// Samples that are looked at.
 const LOOKED_AT: usize = 12;
 
+/// Bytes of weights of which no two more copies are held.
+const LARGE: usize = 64 << 20;
+
 /// The scaled graph is kept if its error is smaller by so many decibels.
 const CLEARLY: f64 = 0.1;
 
@@ -122,7 +125,16 @@ pub(crate) fn equalize<'e>(
     };
     let plans = [planned(model, &tally)?, planned(&scaled, &tally_of_scaled)?];
     let session = |(model, plan): (&Model, &QuantPlan)| prepare(&rounded(model, plan)?, &observed, executor);
+    // Four layouts of the weights at once are too much where they are large: those that are not used are made again.
+    let large =
+        plans[0].weights.iter().filter_map(|(op, w)| model.main().konst(model.main().operand(op, w.slot)?));
+    let large = large.map(|w| w.bytes().len()).sum::<usize>() > LARGE;
+    if large {
+        float.session().release();
+        float_scaled.session().release();
+    }
     let (before, after) = simulator.errors_of_two(
+        !large,
         || session((model, &plans[0])).map(|s| (s, &plans[0])),
         || session((&scaled, &plans[1])).map(|s| (s, &plans[1])),
     )?;

@@ -182,17 +182,21 @@ impl<'a> Simulator<'a> {
         self.errors_with(session, &|slot, _, data| Some(roundings.get(slot)?.as_ref()?.round(data)))
     }
 
-    /// What two plans do to each sample in graphs of their own, which are made ready side by side.
+    /// What two plans do to each sample in graphs of their own, which are made ready side by side or one after the other.
     ///
     /// # Errors
     /// If one cannot be made, or the executor fails.
     pub(crate) fn errors_of_two<'p, 's>(
         &self,
+        side_by_side: bool,
         first: impl FnOnce() -> Result<(Box<dyn Session + 's>, &'p QuantPlan), PassError> + Send,
         second: impl FnOnce() -> Result<(Box<dyn Session + 's>, &'p QuantPlan), PassError> + Send,
     ) -> Result<(Errors, Errors), PassError> {
         let one =
             |(session, plan): (Box<dyn Session + 's>, &QuantPlan)| self.errors_in(session.as_ref(), plan);
+        if !side_by_side {
+            return Ok((first().and_then(one)?, second().and_then(one)?));
+        }
         let (a, b) = self.pool.install(|| rayon::join(|| first().and_then(one), || second().and_then(one)));
         Ok((a?, b?))
     }
