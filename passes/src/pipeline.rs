@@ -87,6 +87,9 @@ const QUANTIZE: &[&dyn Pass] = &[
 /// What is left in float, as the target's float kernels want it.
 const TAILOR: &[&dyn Pass] = &[
     &infer_types::InferTypes,
+    // Before others write on what it looks for.
+    &tailor::restore_transposed::PASS,
+    &infer_types::InferTypes,
     &tailor::avoid_denormals::PASS,
     &tailor::expand_hard_swish::PASS,
     &tailor::expand_prelu::PASS,

@@ -17,6 +17,7 @@ pub(crate) mod lift_convolutions;
 pub(crate) mod move_softmax_axis;
 pub(crate) mod pack_narrow_convolutions;
 pub(crate) mod resize_in_blocks;
+pub(crate) mod restore_transposed;
 pub(crate) mod scale_in_blocks;
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
