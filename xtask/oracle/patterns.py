@@ -266,6 +266,18 @@ def float_weight(end: bool = True, bias: bool = True, op_type: str = "Conv") -> 
     return net.out(net.qdq(y) if end else y).model()
 
 
+def replaceable(weight: bool) -> onnx.ModelProto:
+    """A float bias, and perhaps a float weight, that are initializers and inputs: callers may replace them."""
+    net = Net(IMAGE)
+    kernel = net.random(8, 8, 3, 3) if weight else net.weight(8, 8, 3, 3)
+    bias = net.random(8)
+    model = net.out(net.qdq(net.op("Conv", net.qdq("x"), kernel, bias))).model()
+    for name, dims in ((bias, [8]), (kernel, [8, 8, 3, 3])):
+        if any(i.name == name for i in model.graph.initializer):
+            model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
+    return model
+
+
 def fake_quantized() -> onnx.ModelProto:
     """A weight that is quantized and dequantized in the graph, as training exports it."""
     net = Net(IMAGE)
@@ -425,6 +437,8 @@ ROWS: dict[str, Row] = {
     "conv-float-weight-no-bias": lambda: float_weight(bias=False),
     "conv-float-weight-without-result": lambda: float_weight(end=False),
     "conv-fake-quantized-weight": fake_quantized,
+    "conv-replaceable-bias": lambda: replaceable(False),
+    "conv-replaceable-weight-and-bias": lambda: replaceable(True),
     "conv-relu": lambda: clamped("Relu", 0.05, 0),
     "conv-relu-zero-point-128": lambda: clamped("Relu", 0.05, 128),
     "conv-relu-s8": lambda: clamped("Relu", 0.05, -128, S8),
