@@ -112,6 +112,7 @@ const TAILOR: &[&dyn Pass] = &[
     &tailor::enter_layout::PASS,
     &infer_types::InferTypes,
     &tailor::sum_before_normalization::PASS,
+    &tailor::part_transposes::PASS,
     // Last, as it changes shapes.
     &tailor::align_channels::PASS,
     // Nothing looks at dequantized values any more.

@@ -19,6 +19,7 @@ mod layouts;
 pub(crate) mod lift_convolutions;
 pub(crate) mod move_softmax_axis;
 pub(crate) mod pack_narrow_convolutions;
+pub(crate) mod part_transposes;
 mod parts;
 pub(crate) mod resize_in_blocks;
 pub(crate) mod restore_transposed;
