@@ -38,7 +38,7 @@ impl Pass for EmitFakeQuant {
         let plan = &cx.plan;
         let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
         let target = resolve_target(&cx.config.target)?;
-        let mut emitter = Emitter::new(model.main_mut(), plan, target, ".");
+        let mut emitter = Emitter::new(model.main_mut(), plan, &cx.facts, target, ".");
         let mut dequantized = ValueTable::new();
         for (v, p) in plan.values.iter() {
             dequantized.insert(v, emitter.pair(v, p));

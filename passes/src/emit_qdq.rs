@@ -7,11 +7,14 @@
 //! - What the model quantizes itself, on the planned grid, is not quantized again.
 //! - Where the target wants more input channels than a convolution has, the quantized input is padded with
 //!   channels of zeros, and the weight likewise.
+//! - HardSigmoid and HardSwish become additions and products (`hard_gates`).
 //! - Weights become integers behind a DequantizeLinear, biases 32-bit integers with the exact product of
 //!   scales, or stay float where the target wants them so.
 //!
 //! Names follow what tools around ONNX Runtime expect: `T_scale`, `T_zero_point`, `T_quantized`,
 //! `T_QuantizeLinear_Output`, `T_DequantizeLinear_Output`.
+
+mod hard_gates;
 
 use crate::config::Quantized;
 use crate::numbers;
@@ -21,6 +24,7 @@ use crate::plan::{OpPlan, QuantPlan, ValuePlan, WeightPlan, resolve_target};
 use crate::weights;
 use squint_ir::affine::{QuantParams, quantize};
 use squint_ir::{DType, Dim, Graph, Model, OpId, OpSpec, Tensor, Type, ValueId, ValueTable};
+use squint_ops::Fact;
 use squint_targets::{Pairs, Target};
 
 /// The pass.
@@ -43,7 +47,7 @@ impl Pass for EmitQdq {
         let plan = &cx.plan;
         let order = model.main().topo().map_err(|c| PassError::Model(c.to_string()))?;
         let target = resolve_target(&cx.config.target)?;
-        let mut emitter = Emitter::new(model.main_mut(), plan, target, "_");
+        let mut emitter = Emitter::new(model.main_mut(), plan, &cx.facts, target, "_");
         let mut dequantized = ValueTable::new();
         for (v, p) in plan.values.iter() {
             let d = if emitter.g.konst(v).is_some() { emitter.constant(v, p)? } else { emitter.pair(v, p) };
@@ -75,6 +79,7 @@ struct Tied {
 pub(crate) struct Emitter<'a> {
     pub(crate) g: &'a mut Graph,
     plan: &'a QuantPlan,
+    facts: &'a ValueTable<Fact>,
     target: &'a dyn Target,
     /// What stands between the name of a value and those of its parameters.
     separator: &'static str,
@@ -86,10 +91,11 @@ impl<'a> Emitter<'a> {
     pub(crate) fn new(
         g: &'a mut Graph,
         plan: &'a QuantPlan,
+        facts: &'a ValueTable<Fact>,
         target: &'a dyn Target,
         separator: &'static str,
     ) -> Emitter<'a> {
-        Emitter { g, plan, target, separator, tied: ValueTable::new() }
+        Emitter { g, plan, facts, target, separator, tied: ValueTable::new() }
     }
 
     /// Quantizes and dequantizes a value, which stays float; returns the dequantized form.
@@ -237,7 +243,7 @@ impl<'a> Emitter<'a> {
     /// Makes an integer operator read dequantized values and a dequantized weight and bias.
     fn operator(&mut self, op: OpId, dequantized: &ValueTable<ValueId>) -> Result<(), PassError> {
         self.read_dequantized(op, dequantized);
-        let Some(w) = self.plan.weights.get(op) else { return Ok(()) };
+        let Some(w) = self.plan.weights.get(op) else { return self.hard_gate(op) };
         // Weight and input get the same channels: none where too little is known of the input.
         let missing = self.missing_channels(op, w);
         let padded = missing > 0 && self.pad_input(op, missing).is_some();

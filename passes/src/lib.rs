@@ -47,6 +47,7 @@ pub mod plan;
 mod plan_weight_blocks;
 pub mod predict;
 mod raise_fake_quant;
+mod raise_hard_sigmoid;
 mod raise_opset;
 mod raise_qoperator;
 mod reach;

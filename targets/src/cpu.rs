@@ -178,6 +178,14 @@ impl Target for Cpu {
             Class::Reduction => return float("reductions have no integer kernel"),
             _ => {}
         }
+        match site.op.op_type.as_str() {
+            // No kernels of their own, but arithmetic that has some: an addition whose grid clips, and a product.
+            "HardSwish" => return integer("QLinearAdd and QLinearMul", Params::Own),
+            "HardSigmoid" if rises(site.op) => {
+                return integer("QLinearAdd", Params::Fixed { lo: 0.0, hi: 1.0 });
+            }
+            _ => {}
+        }
         let Some(kernel) = kernels::kernel(&site.op.op_type) else { return float(without_kernel(site)) };
         if let Err(why) = kernels::suits(site) {
             return float(why);
@@ -240,6 +248,12 @@ fn float(reason: &'static str) -> Support {
 
 fn integer(kernel: &'static str, params: Params) -> Support {
     Support::Integer { kernel, params, float_result: FloatResult::Never }
+}
+
+/// True for a HardSigmoid that is larger where its operand is: then a scale makes its line.
+fn rises(op: &Op) -> bool {
+    let (alpha, beta) = (op.float("alpha").unwrap_or(0.2), op.float("beta").unwrap_or(0.5));
+    alpha.is_normal() && alpha > 0.0 && beta.is_finite()
 }
 
 /// Why an operator without a kernel stays in float.

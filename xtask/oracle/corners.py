@@ -281,6 +281,57 @@ def _opset(version: int) -> Corner:
     return Corner(f"opset-{version}", build, integer=2)
 
 
+def hard_gates(random):
+    """A block of MobileNetV3: a HardSwish in either spelling, and a gate for each channel."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"]),
+        helper.make_node("HardSwish", ["a"], ["s"]),
+        helper.make_node("Conv", ["s", "w1"], ["b"], group=480, pads=[1, 1, 1, 1]),
+        helper.make_node("HardSigmoid", ["b"], ["g"], alpha=1 / 6),
+        helper.make_node("Mul", ["b", "g"], ["t"]),
+        helper.make_node("GlobalAveragePool", ["t"], ["m"]),
+        helper.make_node("Conv", ["m", "w2"], ["c"]),
+        helper.make_node("HardSwish", ["c"], ["d"]),
+        helper.make_node("Conv", ["d", "w3"], ["e"]),
+        helper.make_node("HardSigmoid", ["e"], ["f"], alpha=0.3, beta=0.6),
+        helper.make_node("Mul", ["t", "f"], ["p"]),
+        helper.make_node("Conv", ["p", "w4"], ["y"]),
+    ]
+    weights = {
+        "w0": _normal(random, 480, 96, 1, 1, std=0.4), "w1": _normal(random, 480, 1, 3, 3, std=0.6),
+        "w2": _normal(random, 480, 480, 1, 1, std=0.4), "w3": _normal(random, 480, 480, 1, 1, std=0.2),
+        "w4": _normal(random, 96, 480, 1, 1),
+    }
+    return _model(nodes, {"x": [1, 96, 14, 14]}, {"y": 4}, weights)
+
+
+def dilated_in_padding(random):
+    """What DeepLab has behind a small picture: nine taps of which one meets it."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"], pads=[12] * 4, dilations=[12, 12]),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("Conv", ["r", "w1"], ["y"], pads=[1] * 4),
+    ]
+    weights = {"w0": _normal(random, 64, 64, 3, 3), "w1": _normal(random, 64, 64, 3, 3)}
+    return _model(nodes, {"x": [1, 64, 10, 14]}, {"y": 4}, weights)
+
+
+def transposed_along_one_axis(random):
+    """Upsampling in a vocoder: pixels computed as channels, which are exchanged as integers."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"], pads=[3, 3]),
+        helper.make_node("LeakyRelu", ["a"], ["r"], alpha=0.1),
+        helper.make_node("ConvTranspose", ["r", "w1", "b1"], ["t"], strides=[8], pads=[4, 4]),
+        helper.make_node("LeakyRelu", ["t"], ["s"], alpha=0.1),
+        helper.make_node("Conv", ["s", "w2"], ["y"], pads=[1, 1]),
+    ]
+    weights = {
+        "w0": _normal(random, 128, 64, 7), "w1": _normal(random, 128, 64, 16, std=0.06), "b1": _normal(random, 64, std=0.1),
+        "w2": _normal(random, 32, 64, 3),
+    }
+    return _model(nodes, {"x": [1, 64, 200]}, {"y": 3}, weights)
+
+
 CORNERS = (
     Corner("gemm-factors", gemm_factors),
     Corner("gemm-transposed-weight", gemm_transposed_weight, integer=2),
@@ -300,5 +351,9 @@ CORNERS = (
     Corner("quantized-island", quantized_island, integer=2),
     Corner("integer-island", integer_island, integer=2),
     Corner("dynamic-island", dynamic_island, integer=2),
+    # The two convolutions of one pixel stay in float.
+    Corner("hard-gates", hard_gates, integer=3 if vnni() else 1, sqnr_db=27.0),
+    Corner("dilated-in-padding", dilated_in_padding, integer=2),
+    Corner("transposed-along-one-axis", transposed_along_one_axis, integer=3 if vnni() else 1),
     *(_opset(version) for version in range(OLDEST_OPSET, NEWEST_OPSET + 1)),
 )

@@ -9,6 +9,7 @@ from compiler import Squint
 from corners import CORNERS, Corner, feeds
 from forms import FORMS, Form
 from measure import Feed, coverage, session, sqnr
+from predict import check_model
 from report import Report
 
 TARGET = "cpu-avx2"
@@ -44,6 +45,7 @@ def check_corner(corner: Corner, squint: Squint, folder: Path, report: Report) -
         ok = seen.integer >= corner.integer and ratio >= corner.sqnr_db
         wanted = f"at least {corner.integer} and {corner.sqnr_db} dB"
         report.check(name, ok, f"{seen}, SQNR {ratio:.2f} dB ({wanted})")
+        check_model(f"{name}/predicted", quantized, squint, report)
     check_same(f"corner/{corner.name}/same", folder / "qdq.onnx", *outputs.values(), report)
 
 

@@ -39,6 +39,7 @@ mod quantized;
 mod reduce;
 mod reshape;
 mod slice;
+mod taps;
 mod transposed;
 
 use super::Rule;
@@ -60,6 +61,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { title: "Concat and Expand", rules: join::RULES },
     Family { title: "Reductions", rules: reduce::RULES },
     Family { title: "Padding", rules: pad::RULES },
+    Family { title: "Windows", rules: taps::RULES },
     Family { title: "Transposed convolutions", rules: transposed::RULES },
     Family { title: "Arithmetic with constants", rules: arithmetic::RULES },
     Family { title: "Behind a contraction", rules: affine::RULES },
