@@ -49,7 +49,7 @@ pub(crate) const SCALED: &str = "squint.equalized";
 pub(crate) const NAME: &str = "equalize";
 
 /// Samples that are looked at.
-const LOOKED_AT: usize = 12;
+const LOOKED_AT: usize = 16;
 
 /// Bytes of weights of which no two more copies are held.
 const LARGE: usize = 64 << 20;

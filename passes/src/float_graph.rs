@@ -109,10 +109,10 @@ impl<'e> FloatGraph<'e> {
         let mut sums = ChannelSums::new();
         let sum = self.sum.contains(&number);
         let mut watch = |slot: usize, dims: &[usize], data: &[f32]| {
-            if let Some((v, channels)) = self.summed.get(&slot).filter(|_| sum) {
-                if let Some(of_value) = channels.sums(dims, data) {
-                    sums.insert(*v, of_value);
-                }
+            if let Some((v, channels)) = self.summed.get(&slot).filter(|_| sum)
+                && let Some(of_value) = channels.sums(dims, data)
+            {
+                sums.insert(*v, of_value);
             }
             if slot < self.observed {
                 observe(slot, dims, data);

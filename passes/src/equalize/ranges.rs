@@ -17,9 +17,6 @@ pub(super) struct Ranges {
     pub(super) count: u64,
 }
 
-/// Elements whose squares are summed at once.
-const LANES: usize = 8;
-
 impl Ranges {
     /// Of one array; `None` if the channels do not fit it or an element is not finite.
     pub(super) fn of(channels: &Channels, dims: &[usize], data: &[f32]) -> Option<Ranges> {
@@ -36,21 +33,14 @@ impl Ranges {
         for (i, run) in data.chunks_exact(inner.max(1)).enumerate() {
             let c = i % n;
             let (mut lo, mut hi, mut filled) = (r.lo[c], r.hi[c], 0u32);
-            // Apart from the sum, and in a form that is done for many at a time: a NaN
+            // Apart from the sum, which must be taken one by one, and in a form that is done for many at a time: a NaN
             // is no extreme, and makes the energy no number.
             for x in run {
                 lo = if *x < lo { *x } else { lo };
                 hi = if *x > hi { *x } else { hi };
                 filled += u32::from(*x != 0.0);
             }
-            // Several sums that do not wait for each other.
-            let mut sums = [0f32; LANES];
-            let parts = run.chunks_exact(LANES);
-            let rest = parts.remainder().iter().fold(0.0f32, |sum, x| sum + x * x);
-            for part in parts {
-                sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x * x);
-            }
-            let sum = sums.iter().fold(rest, |sum, x| sum + x);
+            let sum = run.iter().fold(0.0f32, |sum, x| sum + x * x);
             (r.lo[c], r.hi[c]) = (lo, hi);
             r.energy[c] += f64::from(sum);
             r.filled[c] += u64::from(filled);

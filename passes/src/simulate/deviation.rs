@@ -176,9 +176,9 @@ mod tests {
         let x: Vec<f32> = (0..128).map(|i| if i % 2 == 0 { 0.51 } else { 0.49 }).collect();
         let mut y = x.clone();
         y[0] = 0.4;
-        let (x, y) = (Tensor::from_f32(&dims, &x), Tensor::from_f32(&dims, &y));
+        let (x, y) = ([Tensor::from_f32(&dims, &x)], [Tensor::from_f32(&dims, &y)]);
         let classes = [Some(Classes { axis: -1, logarithms: false })];
-        assert_eq!(Sums::of(&[x.clone()], &[y.clone()], &classes).deviation().flips, 1.0 / 64.0);
-        assert_eq!(Sums::of(&[x], &[y], &[None]).deviation().flips, 0.0);
+        assert_eq!(Sums::of(&x, &y, &classes).deviation().flips, 1.0 / 64.0);
+        assert_eq!(Sums::of(&x, &y, &[None]).deviation().flips, 0.0);
     }
 }
