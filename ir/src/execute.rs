@@ -47,6 +47,9 @@ pub trait Session: Sync {
     /// If an input is missing or of the wrong type or shape, or an operator fails.
     fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError>;
 
+    /// Lets go of what takes much memory and can be made again when the next sample is run, such as layouts of weights.
+    fn release(&self) {}
+
     /// Runs one sample as it is, and once more for each of `groups` of observed values, by their positions in the list
     /// given to [`Execute::prepare`], with what `change` gives in the place of each value of the group. `each` gets the
     /// number of a group and the graph outputs with it; what is returned are the outputs without any change. An executor

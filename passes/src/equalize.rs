@@ -30,7 +30,7 @@ use crate::calibrate::{Tally, prepare, threads};
 use crate::float_graph::FloatGraph;
 use crate::overrides::of_tensor;
 use crate::pass::{PassCx, PassError};
-use crate::plan::{Draft, Steering};
+use crate::plan::{Draft, QuantPlan, Steering};
 use crate::simulate::Simulator;
 use crate::trials::Split;
 use crate::weights::rounded;
@@ -50,6 +50,9 @@ pub(crate) const NAME: &str = "equalize";
 
 /// Samples that are looked at.
 const LOOKED_AT: usize = 16;
+
+/// Bytes of weights of which no two more copies are held.
+const LARGE: usize = 64 << 20;
 
 /// The scaled graph is kept if its error is smaller by so many decibels.
 const CLEARLY: f64 = 0.1;
@@ -90,8 +93,7 @@ pub(crate) fn equalize<'e>(
     }
     let observed = cx.observed.clone();
     let Split { learnt_from: looked_at, held_back } = cx.trials.split(LOOKED_AT);
-    let mut float = FloatGraph::new(model, &observed, executor)?;
-    float.keep_for_trials(&cx.trials);
+    let mut float = FloatGraph::for_trials(model, &observed, executor, &cx.trials)?;
     float.keep(&held_back);
     let watch = Watch {
         observed: &observed,
@@ -109,8 +111,7 @@ pub(crate) fn equalize<'e>(
     let g = model.main();
     let names: Vec<&str> = classes.scaled(&factors).into_iter().map(|v| g.value(v).name()).collect();
     scaled.set_metadata(SCALED, &names.join("\n"));
-    let mut float_scaled = FloatGraph::new(&scaled, &observed, executor)?;
-    float_scaled.keep_for_trials(&cx.trials);
+    let float_scaled = FloatGraph::for_trials(&scaled, &observed, executor, &cx.trials)?;
     let nothing = Watch { watched: &vec![None; watched.len()], ..watch };
     let (tally_of_scaled, _) = nothing.run(&float_scaled, &looked_at)?;
 
@@ -118,14 +119,25 @@ pub(crate) fn equalize<'e>(
     let others: Vec<usize> = held_back.iter().copied().filter(|i| !tally.done().contains(i)).collect();
     let (tally_of_others, _) = nothing.run(&float, &others)?;
     let simulator = Simulator::on(model, &float, &observed, samples, &held_back, cx.config)?;
-    let mut error = |model: &Model, tally: &Tally| {
+    let mut planned = |model: &Model, tally: &Tally| {
         cx.statistics = tally.clone().statistics(model, &observed);
-        let plan = Draft::new(model, cx)?.plan(cx, &Steering::default(), true);
-        let rounded = rounded(model, &plan)?;
-        let session = prepare(&rounded, &observed, executor)?;
-        simulator.errors_in(session.as_ref(), &plan)
+        Ok::<_, PassError>(Draft::new(model, cx)?.plan(cx, &Steering::default(), true))
     };
-    let (before, after) = (error(model, &tally)?, error(&scaled, &tally_of_scaled)?);
+    let plans = [planned(model, &tally)?, planned(&scaled, &tally_of_scaled)?];
+    let session = |(model, plan): (&Model, &QuantPlan)| prepare(&rounded(model, plan)?, &observed, executor);
+    // Four layouts of the weights at once are too much where they are large: those that are not used are made again.
+    let large =
+        plans[0].weights.iter().filter_map(|(op, w)| model.main().konst(model.main().operand(op, w.slot)?));
+    let large = large.map(|w| w.bytes().len()).sum::<usize>() > LARGE;
+    if large {
+        float.session().release();
+        float_scaled.session().release();
+    }
+    let (before, after) = simulator.errors_of_two(
+        !large,
+        || session((model, &plans[0])).map(|s| (s, &plans[0])),
+        || session((&scaled, &plans[1])).map(|s| (s, &plans[1])),
+    )?;
     let gain = after.gain_over(&before);
     if gain > CLEARLY {
         cx.notes.add("", format!("channels equalised: {gain:.1} dB less error on samples held back"));

@@ -251,8 +251,11 @@ impl<'e> Evidence<'e> {
                 }
             };
         };
-        let (mut float, begun) = match begun {
+        let (float, begun) = match begun {
             Some((float, tally)) => (float, Some(tally)),
+            None if cx.config.effort > 0 => {
+                (FloatGraph::for_trials(model, &cx.observed, executor, &cx.trials)?, None)
+            }
             None => (FloatGraph::new(model, &cx.observed, executor)?, None),
         };
         if let Some(Known::Ranges(_)) = self.known
@@ -263,9 +266,6 @@ impl<'e> Evidence<'e> {
                     cx.statistics.dims.insert(v, t.dims().to_vec());
                 }
             }
-        }
-        if begun.is_none() && cx.config.effort > 0 {
-            float.keep_for_trials(&cx.trials);
         }
         if self.known.is_none() {
             cx.statistics =

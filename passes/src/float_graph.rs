@@ -3,7 +3,7 @@
 
 use crate::calibrate::prepare;
 use crate::pass::PassError;
-use crate::repair;
+use crate::repair::{self, ChannelSums, Channels};
 use crate::trials::Trials;
 use squint_ir::execute::{Execute, ExecuteError, Observer, Sample, Samples, Session};
 use squint_ir::{Graph, Model, Tensor, ValueId};
@@ -20,6 +20,13 @@ pub(crate) struct FloatGraph<'e> {
     /// Samples whose outputs are kept.
     keep: BTreeSet<usize>,
     kept: Mutex<BTreeMap<usize, Reference>>,
+    /// Observed values whose channels are summed, by position.
+    summed: BTreeMap<usize, (ValueId, Channels)>,
+    /// Samples of which they are summed.
+    sum: BTreeSet<usize>,
+    sums: Mutex<BTreeMap<usize, ChannelSums>>,
+    /// Values that stages observe; those behind them are observed for their sums only.
+    observed: usize,
 }
 
 /// What the float graph makes of a sample. Clones share the elements.
@@ -44,17 +51,44 @@ impl<'e> FloatGraph<'e> {
         Ok(FloatGraph::of(prepare(model, observed, executor)?, model, observed))
     }
 
+    /// As [`FloatGraph::new`], for stages that try plans: what they need of a sample is kept when it is run, whatever for:
+    /// the outputs of samples that plans are compared on, and sums of channels of those that biases are learnt from.
+    ///
+    /// # Errors
+    /// If the executor refuses it.
+    pub(crate) fn for_trials(
+        model: &Model,
+        observed: &[ValueId],
+        executor: &'e dyn Execute,
+        trials: &Trials,
+    ) -> Result<FloatGraph<'e>, PassError> {
+        let summed = repair::summed(model.main());
+        let mut exposed = observed.to_vec();
+        exposed.extend(summed.iter().map(|(v, _)| *v).filter(|v| !observed.contains(v)));
+        let mut float = FloatGraph::of(prepare(model, &exposed, executor)?, model, observed);
+        let position = |v: ValueId| exposed.iter().position(|e| *e == v);
+        float.summed = summed.into_iter().filter_map(|(v, c)| Some((position(v)?, (v, c)))).collect();
+        float.keep(&trials.tried_on());
+        float.keep(&trials.decided_on());
+        let split = trials.split(repair::LEARNT_FROM);
+        float.keep(&split.held_back);
+        float.sum = split.learnt_from.into_iter().collect();
+        Ok(float)
+    }
+
     /// The same with a session that is there already.
     pub(crate) fn of(session: Box<dyn Session + 'e>, model: &Model, observed: &[ValueId]) -> FloatGraph<'e> {
         let taps = Taps::new(model.main(), observed);
-        FloatGraph { session, taps, keep: BTreeSet::new(), kept: Mutex::default() }
-    }
-
-    /// Keeps the outputs of those samples that later stages compare plans on.
-    pub(crate) fn keep_for_trials(&mut self, trials: &Trials) {
-        self.keep.extend(trials.tried_on());
-        self.keep.extend(trials.decided_on());
-        self.keep.extend(trials.split(repair::LEARNT_FROM).held_back);
+        FloatGraph {
+            session,
+            taps,
+            keep: BTreeSet::new(),
+            kept: Mutex::default(),
+            summed: BTreeMap::new(),
+            sum: BTreeSet::new(),
+            sums: Mutex::default(),
+            observed: observed.len(),
+        }
     }
 
     /// Keeps the outputs of a sample from now on.
@@ -72,21 +106,43 @@ impl<'e> FloatGraph<'e> {
         sample: &Sample,
         observe: &mut Watcher<'_>,
     ) -> Result<(), ExecuteError> {
-        if !self.keep.contains(&number) {
-            return self
-                .session
-                .run(sample, &mut |slot, dims, data| {
-                    observe(slot, dims, data);
-                    None
-                })
-                .map(drop);
-        }
-        let reference = self.taps.run(self.session.as_ref(), sample, &mut |slot, dims, data| {
-            observe(slot, dims, data);
+        let mut sums = ChannelSums::new();
+        let sum = self.sum.contains(&number);
+        let mut watch = |slot: usize, dims: &[usize], data: &[f32]| {
+            if let Some((v, channels)) = self.summed.get(&slot).filter(|_| sum)
+                && let Some(of_value) = channels.sums(dims, data)
+            {
+                sums.insert(*v, of_value);
+            }
+            if slot < self.observed {
+                observe(slot, dims, data);
+            }
             None
-        })?;
-        self.kept().insert(number, reference);
+        };
+        if self.keep.contains(&number) {
+            let reference = self.taps.run(self.session.as_ref(), sample, &mut watch)?;
+            self.kept().insert(number, reference);
+        } else {
+            self.session.run(sample, &mut watch)?;
+        }
+        if sum {
+            self.sums().insert(number, sums);
+        }
         Ok(())
+    }
+
+    /// Sums of the channels of values in the sample of a number, which is run unless they were kept.
+    ///
+    /// # Errors
+    /// If the sample cannot be read or run.
+    pub(crate) fn sums_of(&self, number: usize, samples: &dyn Samples) -> Result<ChannelSums, PassError> {
+        let known = || self.sums().get(&number).cloned();
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        let sample = samples.get(number).map_err(PassError::Data)?;
+        self.run(number, &sample, &mut |_, _, _| {})?;
+        Ok(known().unwrap_or_default())
     }
 
     /// What the graph makes of the sample of a number, which is run unless it was kept.
@@ -109,6 +165,10 @@ impl<'e> FloatGraph<'e> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn sums(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, ChannelSums>> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The session, to run samples that have no number.
     pub(crate) fn session(&self) -> &dyn Session {
         self.session.as_ref()
@@ -128,11 +188,6 @@ pub(crate) struct Taps(Vec<Option<usize>>);
 impl Taps {
     pub(crate) fn new(g: &Graph, observed: &[ValueId]) -> Taps {
         Taps(g.outputs.iter().map(|v| tap(g, *v, observed)).collect())
-    }
-
-    /// Number of outputs.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
     }
 
     /// Runs a sample, with what the observer puts in the place of values, and returns what is compared, too.

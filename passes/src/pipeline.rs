@@ -87,9 +87,14 @@ const QUANTIZE: &[&dyn Pass] = &[
 /// What is left in float, as the target's float kernels want it.
 const TAILOR: &[&dyn Pass] = &[
     &infer_types::InferTypes,
+    // Before others write on what it looks for.
+    &tailor::restore_transposed::PASS,
+    &infer_types::InferTypes,
     &tailor::avoid_denormals::PASS,
     &tailor::expand_hard_swish::PASS,
     &tailor::expand_prelu::PASS,
+    &tailor::expand_activations::PASS,
+    &tailor::expand_lrn::PASS,
     &tailor::fuse_gelu::PASS,
     &tailor::fuse_silu::PASS,
     &eliminate_dead_code::EliminateDeadCode,
@@ -101,11 +106,14 @@ const TAILOR: &[&dyn Pass] = &[
     &tailor::pack_narrow_convolutions::PASS,
     &infer_types::InferTypes,
     &tailor::scale_in_blocks::PASS,
+    &tailor::floor_nearest::PASS,
     &tailor::resize_in_blocks::PASS,
     &tailor::hold_quantizers::PASS,
     &tailor::enter_layout::PASS,
-    // Last, as it changes shapes.
     &infer_types::InferTypes,
+    &tailor::sum_before_normalization::PASS,
+    &tailor::part_transposes::PASS,
+    // Last, as it changes shapes.
     &tailor::align_channels::PASS,
     // Nothing looks at dequantized values any more.
     &tailor::hold_transposes::PASS,

@@ -26,7 +26,7 @@ use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::runner::Progress;
-use crate::simulate::{Deviation, Simulator, scores_classes_only};
+use crate::simulate::{Deviation, Errors, Simulator, scores_classes_only};
 use crate::trials::spread;
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples};
@@ -44,7 +44,10 @@ const CANDIDATES: [Method; 5] =
 /// Decibels by which a method that clips more must be better than one that clips less.
 const AHEAD: f64 = 0.5;
 
-/// Share of rows whose class may change.
+/// A method that is no better on one of so many samples than the first is not tried on the others.
+const FEW: usize = 3;
+
+/// Share of rows whose class may change, see [`Deviation::flips`].
 const MAX_FLIPS: f64 = 0.01;
 
 /// Sets `cx.steering` to the best found, with `min_sqnr` dB at the outputs at least.
@@ -74,24 +77,41 @@ pub(crate) fn refine(
     let observed = cx.observed.clone();
     let numbers = cx.trials.tried_on();
     let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
+    // What the plan does with rounded weights, where that is known.
+    let mut with_weights = None;
     if auto || cx.config.effort > 2 {
         // Weights are rounded alike whatever the ranges of activations.
         let rounded = rounded(model, &draft.plan(cx, &steering, true))?;
         let rounded = prepare(&rounded, &observed, executor)?;
         let errors = |plan: &QuantPlan| simulator.errors_in(rounded.as_ref(), plan);
-        let first = errors(&plan)?;
+        let measured = |plan: &QuantPlan, samples| {
+            let roundings = simulator.roundings(plan);
+            simulator.measure(rounded.as_ref(), samples, &|slot, _, data| {
+                Some(roundings.get(slot)?.as_ref()?.round(data))
+            })
+        };
+        let of_first = measured(&plan, 0..numbers.len())?;
+        let first = Errors::of(&of_first);
         let mut best = (CLEARLY, first.clone());
         let candidates = if auto { &CANDIDATES[1..] } else { &[] };
+        let few = numbers.len().div_ceil(FEW).max(2).min(numbers.len());
         for method in candidates {
             let tried = solved(*method);
             let other = draft.plan(cx, &tried, false);
-            let errors = errors(&other)?;
+            let mut of_other = measured(&other, 0..few)?;
+            if Errors::of(&of_other).lead_over(&Errors::of(&of_first[..few])) <= 0.0 {
+                continue;
+            }
+            of_other.extend(measured(&other, few..numbers.len())?);
+            let errors = Errors::of(&of_other);
             let gain = errors.gain_over(&first);
             if gain > best.0 && errors.peaks_no_more_than(&first) {
                 (steering, plan, best) = (tried, other, (gain + AHEAD, errors));
             }
         }
+        with_weights = Some(best.1.deviation());
         if cx.config.effort > 2 {
+            with_weights = None;
             let alone = simulator.error_of_each(&plan, cx.trials.single_runs())?;
             let mut order: Vec<(ValueId, f64)> = alone.iter().map(|(v, error)| (v, *error)).collect();
             order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
@@ -124,7 +144,6 @@ pub(crate) fn refine(
         cx.steering = steering;
         return Ok(());
     }
-    let deviation = simulator.deviation(&plan)?;
     let wanted = if !states.is_empty() { min_sqnr.max(FEEDBACK_SQNR) } else { min_sqnr };
     // Who wants no bound on the error wants none on classes either.
     let unbounded = min_sqnr == f64::NEG_INFINITY;
@@ -133,9 +152,16 @@ pub(crate) fn refine(
     // Which class is best is all that scores are for; other numbers are used as they are.
     let enough = unbounded || scores_classes_only(model.main()) || !states.is_empty();
     let is_enough = |d: Deviation| bound.holds(d) && (enough || d.sqnr() >= knee::ENOUGH);
+    // What is enough with rounded weights, and not far from being enough to spare some, is enough.
+    let spare = to_spare(&steering);
+    let certain = |d: &Deviation| is_enough(*d) && !(spare - OF_WEIGHTS..spare).contains(&d.sqnr());
+    let deviation = match with_weights.filter(certain) {
+        Some(deviation) => deviation,
+        None => simulator.deviation(&plan)?,
+    };
     if is_enough(deviation) {
         cx.steering = steering;
-        if auto && deviation.sqnr() >= to_spare(&cx.steering) {
+        if auto && deviation.sqnr() >= spare {
             widen(model, cx, &draft, &simulator)?;
         }
         return Ok(());
@@ -226,6 +252,9 @@ fn feed_back(
     }
     Ok(())
 }
+
+/// Decibels that the rounding of weights may cost at most, for plans that are enough with it.
+const OF_WEIGHTS: f64 = 6.0;
 
 /// Widens the ranges of `cx.steering` if accuracy allows.
 fn widen(

@@ -9,7 +9,6 @@
 //! 2. [`bias`]: biases that take back shifts that rounding has caused.
 
 mod bias;
-mod lockstep;
 mod moments;
 mod rounding;
 
@@ -18,10 +17,12 @@ use crate::config::Config;
 use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::QuantPlan;
-use crate::simulate::{Deviation, Simulator};
+use crate::simulate::{Deviation, Errors, Simulator};
 use crate::trials::Split;
 use crate::weights::rounded;
-use squint_ir::execute::{Execute, Sample, Samples};
+use bias::Layer;
+pub(crate) use bias::{ChannelSums, Channels, summed};
+use squint_ir::execute::{Execute, Sample, Samples, Session};
 use squint_ir::{Model, ValueId};
 
 /// Name of the stage.
@@ -64,30 +65,32 @@ fn try_steps(
     let observed = cx.observed.clone();
     let work =
         Work { config: cx.config, model, executor, observed: &observed, samples, numbers: &learnt_from };
-    let corrected = |plan: &QuantPlan| bias::correct(&work, plan);
+    let nearest = Rounded::new(&work, &cx.plan)?;
+    let corrected = |graph: &Rounded<'_>, plan: &QuantPlan| bias::correct(&work, float, graph, plan);
+    let by_results = match cx.config.effort {
+        0 | 1 => None,
+        _ => Some(rounding::round(&work, &cx.plan)?),
+    };
+    let by_results =
+        by_results.map(|plan| Ok::<_, PassError>((Rounded::new(&work, &plan)?, plan))).transpose()?;
     let mut candidates = Vec::new();
-    candidates.extend(corrected(&cx.plan)?.map(|plan| ("biases corrected", plan)));
-    if cx.config.effort > 1 {
-        let rounded = rounding::round(&work, &cx.plan)?;
-        let both = corrected(&rounded)?;
-        candidates.extend(
-            both.map(|plan| ("weights rounded by the results of their layers and biases corrected", plan)),
-        );
-        candidates.push(("weights rounded by the results of their layers", rounded));
+    candidates.extend(corrected(&nearest, &cx.plan)?.map(|plan| ("biases corrected", &nearest, plan)));
+    if let Some((graph, plan)) = &by_results {
+        let both = "weights rounded by the results of their layers and biases corrected";
+        candidates.extend(corrected(graph, plan)?.map(|plan| (both, graph, plan)));
+        candidates.push(("weights rounded by the results of their layers", graph, plan.clone()));
     }
     let simulator = Simulator::on(model, float, &observed, samples, &held_back, cx.config)?;
-    let session = |plan: &QuantPlan| prepare(&rounded(model, plan)?, &observed, executor);
-    let measured = |plan: &QuantPlan| simulator.errors_in(session(plan)?.as_ref(), plan);
-    let errors = measured(&cx.plan)?;
-    let mut best = (CLEARLY, errors.clone(), None);
-    for (what, plan) in candidates {
-        let repaired = measured(&plan)?;
+    let errors = nearest.errors(model, &simulator, &cx.plan)?;
+    let mut best = (CLEARLY, errors.clone(), &nearest, None);
+    for (what, graph, plan) in candidates {
+        let repaired = graph.errors(model, &simulator, &plan)?;
         let gain = repaired.gain_over(&errors);
         if gain > best.0 {
-            best = (gain, repaired, Some((what, plan)));
+            best = (gain, repaired, graph, Some((what, plan)));
         }
     }
-    let (gain, errors, found) = best;
+    let (gain, errors, graph, found) = best;
     if let Some((what, plan)) = found {
         cx.notes.add("", format!("{what}: {gain:.1} dB less error on samples held back"));
         cx.plan = plan;
@@ -98,8 +101,55 @@ fn try_steps(
         return Ok(errors.deviation());
     }
     let simulator = Simulator::on(model, float, &observed, samples, more, cx.config)?;
-    let session = session(&cx.plan)?;
-    Ok(errors.deviation_with(&simulator.errors_in(session.as_ref(), &cx.plan)?))
+    Ok(errors.deviation_with(&graph.errors(model, &simulator, &cx.plan)?))
+}
+
+/// The graph with the rounded weights of a plan, ready to run. Plans that differ in their biases share it: what they differ
+/// by is added to the results.
+struct Rounded<'e> {
+    session: Box<dyn Session + 'e>,
+    plan: QuantPlan,
+    /// Layers whose biases can be chosen.
+    layers: Vec<Layer>,
+    /// The values that are exposed: those that are observed, and then results of layers.
+    watched: Vec<ValueId>,
+    /// Of exposed values the layer that they are results of.
+    layer_at: Vec<Option<usize>>,
+}
+
+impl<'e> Rounded<'e> {
+    fn new(work: &Work<'e>, plan: &QuantPlan) -> Result<Rounded<'e>, PassError> {
+        let layers = bias::layers(work.model.main(), plan.weights.iter().map(|(op, _)| op));
+        let mut watched = work.observed.to_vec();
+        watched.extend(layers.iter().map(|l| l.result).filter(|v| !work.observed.contains(v)));
+        let layer_at = watched.iter().map(|v| layers.iter().position(|l| l.result == *v)).collect();
+        let session = prepare(&rounded(work.model, plan)?, &watched, work.executor)?;
+        Ok(Rounded { session, plan: plan.clone(), layers, watched, layer_at })
+    }
+
+    /// The layer that an exposed value is the result of.
+    fn layer_at(&self, slot: usize) -> Option<usize> {
+        self.layer_at.get(slot).copied().flatten()
+    }
+
+    /// What a plan with these weights does to samples.
+    fn errors(
+        &self,
+        model: &Model,
+        simulator: &Simulator<'_>,
+        plan: &QuantPlan,
+    ) -> Result<Errors, PassError> {
+        let shifts = bias::differences(model.main(), &self.layers, plan, &self.plan);
+        let roundings = simulator.roundings(plan);
+        simulator.errors_with(self.session.as_ref(), &|slot, dims, data| {
+            let shifted =
+                self.layer_at(slot).and_then(|i| self.layers[i].shifted(dims, data, shifts[i].as_ref()?));
+            match (roundings.get(slot).and_then(Option::as_ref), shifted) {
+                (Some(r), shifted) => Some(r.round(shifted.as_deref().unwrap_or(data))),
+                (None, shifted) => shifted,
+            }
+        })
+    }
 }
 
 /// A plan is kept if its error is smaller by so many decibels.

@@ -16,14 +16,15 @@ use crate::float_graph::FloatGraph;
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
 pub(crate) use deviation::Deviation;
-use deviation::Sums;
+use deviation::{Classes, Sums};
 use errors::Difference;
-pub(crate) use errors::Errors;
+pub(crate) use errors::{Errors, Measured};
 use rayon::prelude::*;
 pub(crate) use rounding::Rounding;
 use squint_ir::execute::{Sample, Samples, Session};
 use squint_ir::{Graph, Model, Tensor, ValueId, ValueTable};
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -35,8 +36,8 @@ pub(crate) struct Simulator<'a> {
     references: Vec<Vec<Tensor>>,
     /// What is compared in the place of outputs, of each sample.
     tapped: Vec<Vec<Tensor>>,
-    /// Outputs that are scores of classes along their last axis.
-    classes: Vec<bool>,
+    /// Of each output the axis of its classes, if it is scores of classes.
+    classes: Vec<Option<Classes>>,
     pool: rayon::ThreadPool,
 }
 
@@ -76,28 +77,34 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// True for probabilities, and for what a matrix of weights gives, if those are more numbers than a box has: logits.
-fn scores_classes(g: &Graph, output: ValueId) -> bool {
-    let Some((op, _)) = g.producer(output) else { return false };
+/// The axis of classes of probabilities, and of what a matrix of weights gives, if those are more numbers than a box has:
+/// logits.
+fn scores_classes(g: &Graph, output: ValueId) -> Option<Classes> {
+    let (op, _) = g.producer(output)?;
     let operand = |slot| g.operand(op, slot);
+    let logits = Classes { axis: -1, logarithms: false };
     match g.op(op).op_type.as_str() {
-        "Softmax" | "LogSoftmax" => true,
+        function @ ("Softmax" | "LogSoftmax") => {
+            let axis = g.op(op).int("axis").unwrap_or(-1);
+            Some(Classes { axis, logarithms: function == "LogSoftmax" })
+        }
         "Gemm" | "MatMul" => {
             let by_row = g.op(op).int("transB").unwrap_or(0) != 0;
             let dims = operand(1).and_then(|w| g.konst(w)).map(|w| w.dims());
-            dims.and_then(|d| if by_row { d.first() } else { d.last() }).is_some_and(|n| *n > BOX)
+            let n = dims.and_then(|d| if by_row { d.first() } else { d.last() });
+            n.is_some_and(|n| *n > BOX).then_some(logits)
         }
         // The bias of a product.
-        "Add" => {
-            (0..2).any(|slot| operand(slot).is_some_and(|x| g.only_use(x).is_some() && scores_classes(g, x)))
-        }
-        _ => false,
+        "Add" => (0..2).find_map(|slot| {
+            operand(slot).filter(|x| g.only_use(*x).is_some()).and_then(|x| scores_classes(g, x))
+        }),
+        _ => None,
     }
 }
 
 /// True if every output is scores of classes, of which only the order matters.
 pub(crate) fn scores_classes_only(g: &Graph) -> bool {
-    g.outputs.iter().all(|v| scores_classes(g, *v))
+    g.outputs.iter().all(|v| scores_classes(g, *v).is_some())
 }
 
 /// Numbers that describe a box.
@@ -163,7 +170,7 @@ impl<'a> Simulator<'a> {
         roundings: &[Option<Rounding>],
     ) -> Result<Vec<Tensor>, PassError> {
         let session = self.float.session();
-        Ok(session.run(sample, &mut |slot, _, data| roundings[slot].map(|r| r.round(data)))?)
+        Ok(session.run(sample, &mut |slot, _, data| Some(roundings.get(slot)?.as_ref()?.round(data)))?)
     }
 
     /// What a plan does to each sample, in the graph of `session`.
@@ -171,32 +178,62 @@ impl<'a> Simulator<'a> {
     /// # Errors
     /// If the executor fails.
     pub(crate) fn errors_in(&self, session: &dyn Session, plan: &QuantPlan) -> Result<Errors, PassError> {
-        let (roundings, taps) = (self.roundings(plan), self.float.taps());
-        let run = |i: usize| {
-            let round = |slot: usize| roundings.get(slot).copied().flatten();
-            let sample = self.samples.get(i)?;
-            let planned = taps.run(session, &sample, &mut |slot, _, data| Some(round(slot)?.round(data)))?;
-            let pairs = self.tapped[i].iter().zip(&planned.tapped);
-            let differences: Vec<_> = pairs.map(|(float, planned)| Difference::of(float, planned)).collect();
-            let sums = Sums::of(&self.references[i], &planned.outputs, &self.classes);
-            Ok::<_, PassError>((differences, sums))
-        };
-        let all = (0..self.samples.len()).into_par_iter();
-        let runs = self.pool.install(|| all.map(run).collect::<Result<Vec<_>, _>>())?;
-        let mut sums = Sums::new(self.classes.len());
-        runs.iter().for_each(|(_, more)| sums.add(more));
-        let mut errors = Errors { energy: vec![0.0; runs.len()], peak: vec![0.0; runs.len()], sums };
-        for output in 0..taps.len() {
-            let signal = runs.iter().map(|(d, _)| d[output].signal).sum::<f64>() / runs.len() as f64;
-            if signal > 0.0 {
-                let share = |x: f64| if x.is_finite() { x / signal } else { 1.0 };
-                for (i, (d, _)) in runs.iter().enumerate() {
-                    errors.energy[i] += share(d[output].noise);
-                    errors.peak[i] += share(d[output].peak);
-                }
-            }
+        let roundings = self.roundings(plan);
+        self.errors_with(session, &|slot, _, data| Some(roundings.get(slot)?.as_ref()?.round(data)))
+    }
+
+    /// What two plans do to each sample in graphs of their own, which are made ready side by side or one after the other.
+    ///
+    /// # Errors
+    /// If one cannot be made, or the executor fails.
+    pub(crate) fn errors_of_two<'p, 's>(
+        &self,
+        side_by_side: bool,
+        first: impl FnOnce() -> Result<(Box<dyn Session + 's>, &'p QuantPlan), PassError> + Send,
+        second: impl FnOnce() -> Result<(Box<dyn Session + 's>, &'p QuantPlan), PassError> + Send,
+    ) -> Result<(Errors, Errors), PassError> {
+        let one =
+            |(session, plan): (Box<dyn Session + 's>, &QuantPlan)| self.errors_in(session.as_ref(), plan);
+        if !side_by_side {
+            return Ok((first().and_then(one)?, second().and_then(one)?));
         }
-        Ok(errors)
+        let (a, b) = self.pool.install(|| rayon::join(|| first().and_then(one), || second().and_then(one)));
+        Ok((a?, b?))
+    }
+
+    /// What becomes of each sample in the graph of `session`, which exposes the observed values first of all, with what
+    /// `change` gives in the place of values.
+    ///
+    /// # Errors
+    /// If the executor fails.
+    pub(crate) fn errors_with(
+        &self,
+        session: &dyn Session,
+        change: &(impl Fn(usize, &[usize], &[f32]) -> Option<Vec<f32>> + Sync),
+    ) -> Result<Errors, PassError> {
+        Ok(Errors::of(&self.measure(session, 0..self.samples.len(), change)?))
+    }
+
+    /// What becomes of some of the samples, as [`Simulator::errors_with`].
+    ///
+    /// # Errors
+    /// If the executor fails.
+    pub(crate) fn measure(
+        &self,
+        session: &dyn Session,
+        samples: Range<usize>,
+        change: &(impl Fn(usize, &[usize], &[f32]) -> Option<Vec<f32>> + Sync),
+    ) -> Result<Vec<Measured>, PassError> {
+        let taps = self.float.taps();
+        let run = |i: usize| {
+            let sample = self.samples.get(i)?;
+            let planned = taps.run(session, &sample, &mut |slot, dims, data| change(slot, dims, data))?;
+            let pairs = self.tapped[i].iter().zip(&planned.tapped);
+            let differences = pairs.map(|(float, planned)| Difference::of(float, planned)).collect();
+            let sums = Sums::of(&self.references[i], &planned.outputs, &self.classes);
+            Ok::<_, PassError>(Measured { differences, sums })
+        };
+        self.pool.install(|| samples.into_par_iter().map(run).collect())
     }
 
     /// The difference between the outputs of some runs in float and of as many others.

@@ -6,8 +6,11 @@
 pub(crate) mod align_channels;
 pub(crate) mod avoid_denormals;
 pub(crate) mod enter_layout;
+pub(crate) mod expand_activations;
 pub(crate) mod expand_hard_swish;
+pub(crate) mod expand_lrn;
 pub(crate) mod expand_prelu;
+pub(crate) mod floor_nearest;
 pub(crate) mod fuse_gelu;
 pub(crate) mod fuse_silu;
 pub(crate) mod hold_quantizers;
@@ -16,8 +19,12 @@ mod layouts;
 pub(crate) mod lift_convolutions;
 pub(crate) mod move_softmax_axis;
 pub(crate) mod pack_narrow_convolutions;
+pub(crate) mod part_transposes;
+mod parts;
 pub(crate) mod resize_in_blocks;
+pub(crate) mod restore_transposed;
 pub(crate) mod scale_in_blocks;
+pub(crate) mod sum_before_normalization;
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::plan::resolve_target;

@@ -49,8 +49,7 @@ const LARGE: u64 = 1 << 32;
 /// A large network is run on one of so many samples at least.
 const LEAST: usize = 3;
 
-/// Runs that measuring single values may take: about as many as calibration takes, since half of each is shared. Fewer where
-/// one run takes seconds.
+/// Runs that measuring single values may take. Fewer where one run takes seconds.
 const SINGLE_RUNS: RangeInclusive<u64> = 24..=128;
 
 /// Multiply–accumulates that they may take together: half a minute of one core.
@@ -100,7 +99,10 @@ impl Trials {
 
     /// Runs that measuring single values may take.
     pub(crate) fn single_runs(&self) -> usize {
-        (SINGLE_WORK / self.macs.max(1)).clamp(*SINGLE_RUNS.start(), *SINGLE_RUNS.end()) as usize
+        // As many as calibration takes, since half of each is shared.
+        let like_calibration = 2 * self.samples as u64;
+        let allowed = (SINGLE_WORK / self.macs.max(1)).min(like_calibration);
+        allowed.clamp(*SINGLE_RUNS.start(), *SINGLE_RUNS.end()) as usize
     }
 
     /// So many samples that a comparison of plans takes: more where samples are small and chance is large.

@@ -35,6 +35,17 @@ pub(crate) fn bias(g: &Graph, op: OpId, plan: &WeightPlan) -> Option<Vec<f32>> {
     }
 }
 
+/// What that bias stands for once it is rounded.
+pub(crate) fn real_bias(g: &Graph, op: OpId, w: &WeightPlan) -> Option<Vec<f32>> {
+    let bias = bias(g, op, w)?;
+    if w.bias_scales.is_empty() {
+        return Some(bias);
+    }
+    let scale = |i: usize| if w.bias_scales.len() > 1 { w.bias_scales[i] } else { w.bias_scales[0] };
+    let codes = bias_codes(&bias, w).into_iter().enumerate();
+    Some(codes.map(|(i, q)| (f64::from(q) * f64::from(scale(i))) as f32).collect())
+}
+
 /// The float graph with weights and biases where the plan's integers put them: what is left of the error of
 /// quantization is that of the activations.
 ///
@@ -53,14 +64,7 @@ pub(crate) fn rounded(model: &Model, plan: &QuantPlan) -> Result<Model, PassErro
         let (v, t) = weight(g, op, w)?;
         let values = w.layout(t).zip(w.levels(t)).map(|(layout, codes)| real(&codes, layout, w));
         let values = values.ok_or_else(|| misfit(g, op))?;
-        let bias = bias(g, op, w).map(|b| {
-            if w.bias_scales.is_empty() {
-                return b;
-            }
-            let scale = |i: usize| if w.bias_scales.len() > 1 { w.bias_scales[i] } else { w.bias_scales[0] };
-            let codes = bias_codes(&b, w).into_iter().enumerate();
-            codes.map(|(i, q)| (f64::from(q) * f64::from(scale(i))) as f32).collect::<Vec<f32>>()
-        });
+        let bias = real_bias(g, op, w);
         let name = g.value(v).name().to_owned();
         let old = g.operand(op, 2);
         let weight = Tensor::from_f32(t.dims(), &values);

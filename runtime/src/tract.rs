@@ -23,6 +23,8 @@ use tract_onnx::prelude::{IntoTValue, TValue, TVec, TractError};
 const NAME: &str = "tract";
 /// Bytes of constants that the plans of one session may hold together, if they are more than [`FEWEST`].
 const PLAN_BYTES: usize = 256 << 20;
+/// Bytes of constants that are worth making again.
+const LARGE: usize = 64 << 20;
 /// Plans that a session keeps whatever they hold.
 const FEWEST: usize = 2;
 /// Plans that a session keeps at most.
@@ -154,6 +156,12 @@ impl Session for TractSession {
         self.with_plan(&signature, |plan| {
             tensors(&plan.run(arrays, observe).map_err(|problem| self.failed(&problem))?)
         })
+    }
+
+    fn release(&self) {
+        if self.source.shared.bytes() > LARGE {
+            self.plans.lock().unwrap_or_else(PoisonError::into_inner).recent.clear();
+        }
     }
 
     fn run_each(

@@ -24,6 +24,7 @@ mod propagate;
 mod select;
 mod signs;
 mod sim;
+mod slices;
 mod transposes;
 mod unique;
 mod verdict;
@@ -71,6 +72,7 @@ const EXTENDED: &[Pass] = &[
     select::select_all,
     dynamic::join_scales,
     dynamic::join_quantizer,
+    slices::join,
     pairs::clean_up,
 ];
 

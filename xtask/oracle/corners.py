@@ -316,6 +316,22 @@ def dilated_in_padding(random):
     return _model(nodes, {"x": [1, 64, 10, 14]}, {"y": 4}, weights)
 
 
+def transposed_along_one_axis(random):
+    """Upsampling in a vocoder: pixels computed as channels, which are exchanged as integers."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"], pads=[3, 3]),
+        helper.make_node("LeakyRelu", ["a"], ["r"], alpha=0.1),
+        helper.make_node("ConvTranspose", ["r", "w1", "b1"], ["t"], strides=[8], pads=[4, 4]),
+        helper.make_node("LeakyRelu", ["t"], ["s"], alpha=0.1),
+        helper.make_node("Conv", ["s", "w2"], ["y"], pads=[1, 1]),
+    ]
+    weights = {
+        "w0": _normal(random, 128, 64, 7), "w1": _normal(random, 128, 64, 16, std=0.06), "b1": _normal(random, 64, std=0.1),
+        "w2": _normal(random, 32, 64, 3),
+    }
+    return _model(nodes, {"x": [1, 64, 200]}, {"y": 3}, weights)
+
+
 CORNERS = (
     Corner("gemm-factors", gemm_factors),
     Corner("gemm-transposed-weight", gemm_transposed_weight, integer=2),
@@ -338,5 +354,6 @@ CORNERS = (
     # The two convolutions of one pixel stay in float.
     Corner("hard-gates", hard_gates, integer=3 if vnni() else 1, sqnr_db=27.0),
     Corner("dilated-in-padding", dilated_in_padding, integer=2),
+    Corner("transposed-along-one-axis", transposed_along_one_axis, integer=3 if vnni() else 1),
     *(_opset(version) for version in range(OLDEST_OPSET, NEWEST_OPSET + 1)),
 )

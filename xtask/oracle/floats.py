@@ -55,7 +55,7 @@ class Network:
         weights = np.arange(1, len(self.values) + 1) ** 2.0
         x, channels, high, wide = self.values[self.random.choice(len(self.values), p=weights / weights.sum())]
         kind = self.random.choice(
-            ["conv", "conv", "conv", "depthwise", "pool", "relu", "clip", "hswish", "se", "add_to", "add_to", "concat", "scale", "resize", "silu", "softmax", "mean"]
+            ["conv", "conv", "conv", "depthwise", "pool", "relu", "clip", "hswish", "se", "add_to", "add_to", "concat", "scale", "resize", "silu", "softmax", "mean", "mish", "bend", "respond", "root"]
         )
         getattr(self, kind)(x, channels, high, wide)
 
@@ -115,9 +115,24 @@ class Network:
             return
         ways = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
         modes = dict(mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        if self.random.random() < 0.5:
+            modes = dict(mode="nearest", coordinate_transformation_mode=str(self.random.choice(ways[:2])))
         if self.random.random() < 0.6:
             modes = dict(mode="linear", coordinate_transformation_mode=str(self.random.choice(ways)))
         self.add("Resize", [x, "", self.constant([1, 1, 2, 2])], (channels, high * 2, wide * 2), **modes)
+
+    def mish(self, x, *shape):
+        self.add("Mul", [x, self.add("Tanh", [self.add("Softplus", [x], shape)], shape)], shape)
+
+    def bend(self, x, *shape):
+        self.add(str(self.random.choice(["Softplus", "Elu"])), [x], shape)
+
+    def respond(self, x, *shape):
+        self.add("LRN", [x], shape, size=int(self.random.choice([3, 5, 7])), alpha=0.1, beta=float(self.random.choice([0.75, 0.5, 0.6])))
+
+    def root(self, x, *shape):
+        positive = self.add("Add", [self.add("Relu", [x], shape), self.constant(1)], shape)
+        self.add("Pow", [positive, self.constant(self.random.choice([0.5, -1]))], shape)
 
     def softmax(self, x, *shape):
         self.add("Softmax", [x], shape, axis=1)
@@ -158,6 +173,9 @@ class Sequences(Network):
         return 1, self.length
 
     def resize(self, *_):
+        pass
+
+    def respond(self, *_):
         pass
 
     def model(self) -> onnx.ModelProto:

@@ -40,12 +40,11 @@ fn contraction(out: &mut Model, op: OpId, x: Option<&[f64]>, y: Option<&[f64]>) 
     if x.is_none() && changed.is_none() {
         return;
     }
-    let factor = |i: usize| {
-        let (o, c) = coordinates.at(i);
-        changed.map_or(1.0, |y| y[o]) / x.map_or(1.0, |x| x[c])
-    };
-    let scaled: Vec<f32> =
-        t.f32s().iter().enumerate().map(|(i, w)| (f64::from(*w) * factor(i)) as f32).collect();
+    let mut scaled = t.to_f32s();
+    coordinates.each(|i, o, c| {
+        let factor = changed.map_or(1.0, |y| y[o]) / x.map_or(1.0, |x| x[c]);
+        scaled[i] = (f64::from(scaled[i]) * factor) as f32;
+    });
     replace(out, op, 1, Tensor::from_f32(t.dims(), &scaled));
     rescale(out, op, 2, y);
 }

@@ -520,6 +520,32 @@ impl Coordinates {
         }
     }
 
+    /// Each element in its order: its position, the channel of the result and the channel of the data.
+    #[inline]
+    pub(super) fn each(&self, mut element: impl FnMut(usize, usize, usize)) {
+        let mut i = 0;
+        let mut next = |output, input| {
+            element(i, output, input);
+            i += 1;
+        };
+        match self.form {
+            Form::Conv { window, per_group } => {
+                for output in 0..self.outputs {
+                    let first = output / per_group * self.fan_in;
+                    for input in first..first + self.fan_in {
+                        (0..window).for_each(|_| next(output, input));
+                    }
+                }
+            }
+            Form::Rows => {
+                (0..self.outputs).for_each(|output| (0..self.inputs).for_each(|input| next(output, input)));
+            }
+            Form::Columns => {
+                (0..self.inputs).for_each(|input| (0..self.outputs).for_each(|output| next(output, input)));
+            }
+        }
+    }
+
     /// Channel of the result and channel of the data of the element at a position.
     pub(super) fn at(&self, i: usize) -> (usize, usize) {
         match self.form {

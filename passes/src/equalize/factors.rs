@@ -67,9 +67,7 @@ fn readers<'g>(g: &'g Graph, classes: &Classes, seen: &ValueTable<&Ranges>) -> V
         (classes.of(value)?.ids.len() == coordinates.inputs).then_some(())?;
         let weight = weight.f32s();
         let mut gains = vec![0.0; coordinates.inputs];
-        for (i, w) in weight.iter().enumerate() {
-            gains[coordinates.at(i).1] += f64::from(*w).powi(2);
-        }
+        coordinates.each(|i, _, c| gains[c] += f64::from(weight[i]).powi(2));
         Some(Reader { value, coordinates, weight, gains })
     };
     contractions.filter_map(|a| reader(a.op)).collect()
@@ -83,15 +81,12 @@ impl Reader<'_> {
             return None;
         }
         let mut largest = vec![0f64; self.coordinates.outputs];
-        for (i, w) in self.weight.iter().enumerate() {
-            let (o, c) = self.coordinates.at(i);
-            largest[o] = largest[o].max(f64::from(w.abs()) / factors[ids[c]]);
-        }
+        let factors: Vec<f64> = ids.iter().map(|id| factors[*id]).collect();
+        self.coordinates
+            .each(|i, o, c| largest[o] = largest[o].max(f64::from(self.weight[i].abs()) / factors[c]));
+        let squares: Vec<f64> = largest.iter().map(|largest| (largest / 127.0).powi(2)).collect();
         let mut steps = vec![0f64; self.coordinates.inputs];
-        for i in 0..self.weight.len() {
-            let (o, c) = self.coordinates.at(i);
-            steps[c] += (largest[o] / 127.0).powi(2);
-        }
+        self.coordinates.each(|_, o, c| steps[c] += squares[o]);
         Some(steps)
     }
 }

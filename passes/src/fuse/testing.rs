@@ -111,7 +111,7 @@ fn compute(model: &Model, op: &Op, inputs: &[Option<Tensor>], n_results: usize) 
         return eval(&EvalCx { op, opset, inputs: &inputs, n_results }).expect("the operator computes");
     }
     let x = inputs[0].expect("an operand");
-    if x.rank() == 3 && ["Conv", "MaxPool", "AveragePool"].contains(&op.op_type.as_str()) {
+    if x.rank() == 3 && ["Conv", "ConvTranspose", "MaxPool", "AveragePool"].contains(&op.op_type.as_str()) {
         return vec![along_one_axis(model, op, &inputs)];
     }
     vec![match op.op_type.as_str() {
@@ -142,6 +142,10 @@ fn along_one_axis(model: &Model, op: &Op, inputs: &[Option<&Tensor>]) -> Tensor 
             let list = vec![*k, 1];
             op.set_attr(name, list);
         }
+    }
+    if let Some([extra]) = op.ints("output_padding") {
+        let list = vec![*extra, 0];
+        op.set_attr("output_padding", list);
     }
     if let Some([before, behind]) = op.ints("pads") {
         let list = vec![*before, 0, *behind, 0];

@@ -9,7 +9,7 @@
 //! min_b E[(f(y) - f(ŷ + b))²]    one step of Newton's method:  b = Σ (f(y) - f(ŷ)) / #{f'(ŷ) ≠ 0}
 //! ```
 //!
-//! `y` is computed in float and `ŷ` as planned; `f` is a Relu, a Clip, or nothing. The mean before the
+//! `y` is computed in float, of which sums over channels are enough, and `ŷ` as planned; `f` is a Relu, a Clip, or nothing. The mean before the
 //! function, which the paper matches, is ruled by what the function cuts off.
 //!
 //! One run of each sample is enough for all layers: while the planned graph runs, each result is shifted by the
@@ -17,29 +17,39 @@
 //! disagree it is uncertain, and is shrunk by `1 - σ²/b²` for the variance `σ²` of the estimate, never below
 //! 0 (the positive-part estimator of James and Stein).
 
-use super::{Work, lockstep};
-use crate::calibrate::prepare;
+use super::{Rounded, Work};
+use crate::float_graph::FloatGraph;
 use crate::pass::PassError;
 use crate::plan::{QuantPlan, resolve_target};
 use crate::simulate::Rounding;
-use crate::weights::rounded;
+use crate::weights::real_bias;
 use rayon::prelude::*;
 use squint_ir::affine::bias_scale;
-use squint_ir::execute::{Sample, Session};
-use squint_ir::{Graph, OpId, ValueId};
+use squint_ir::execute::Sample;
+use squint_ir::{Graph, OpId, ValueId, ValueTable};
 use squint_targets::Placement;
 
 /// A contraction whose bias can be chosen.
-struct Layer {
+pub(super) struct Layer {
     op: OpId,
     /// Its result, before any clamp.
-    result: ValueId,
-    /// Axis of the result's channels.
-    axis: Axis,
-    channels: usize,
+    pub(super) result: ValueId,
+    /// What comes out behind the clamp.
+    behind: ValueId,
+    channels: Channels,
     /// What the function behind it clips to.
     clamp: (f32, f32),
 }
+
+/// Where the channels of a layer lie in its result.
+#[derive(Clone, Copy)]
+pub(crate) struct Channels {
+    axis: Axis,
+    count: usize,
+}
+
+/// Sums over the elements of each channel of values, with their number.
+pub(crate) type ChannelSums = ValueTable<(Vec<f64>, usize)>;
 
 /// Sums of a sample, for each channel.
 #[derive(Clone, Default)]
@@ -58,34 +68,39 @@ enum Axis {
     Last,
 }
 
-/// The plan with corrected biases; `None` if no layer can have one.
-pub(super) fn correct(work: &Work<'_>, plan: &QuantPlan) -> Result<Option<QuantPlan>, PassError> {
-    let g = work.model.main();
-    let layers: Vec<Layer> = plan.weights.iter().filter_map(|(op, _)| layer(g, op)).collect();
-    if layers.is_empty() {
+/// The values whose sums over channels corrections ask of the float graph, whatever the plan will be.
+pub(crate) fn summed(g: &Graph) -> Vec<(ValueId, Channels)> {
+    layers(g, g.ops()).into_iter().map(|l| (l.behind, l.channels)).collect()
+}
+
+/// Those of these operators whose biases can be chosen.
+pub(super) fn layers(g: &Graph, ops: impl Iterator<Item = OpId>) -> Vec<Layer> {
+    ops.filter_map(|op| layer(g, op)).collect()
+}
+
+/// The plan with corrected biases, as the graph with rounded weights shows them; `None` if no layer can have one.
+pub(super) fn correct(
+    work: &Work<'_>,
+    float: &FloatGraph<'_>,
+    planned: &Rounded<'_>,
+    plan: &QuantPlan,
+) -> Result<Option<QuantPlan>, PassError> {
+    if planned.layers.is_empty() {
         return Ok(None);
     }
-    // Results of contractions first: where a result is quantized itself, it is shifted before it is rounded.
-    let mut watched: Vec<ValueId> = layers.iter().map(|l| l.result).collect();
-    let rest = work.observed.iter().filter(|v| plan.values.contains(**v) && !watched.contains(v));
-    let rest: Vec<ValueId> = rest.copied().collect();
-    watched.extend(rest);
-
-    let float = prepare(work.model, &watched, work.executor)?;
-    let planned = prepare(&rounded(work.model, plan)?, &watched, work.executor)?;
-    let roundings: Vec<Option<Rounding>> = watched.iter().map(|v| Rounding::of(plan, *v)).collect();
+    let roundings: Vec<Option<Rounding>> = planned.watched.iter().map(|v| Rounding::of(plan, *v)).collect();
     let sums = work.numbers.par_iter().map(|number| {
-        let sample = work.sample(*number)?;
-        run_shifted(float.as_ref(), planned.as_ref(), &sample, &layers, &roundings)
+        let of_float = float.sums_of(*number, work.samples)?;
+        run_shifted(planned, &work.sample(*number)?, &of_float, &roundings)
     });
     let sums = sums.collect::<Result<Vec<_>, _>>()?;
     let integers = resolve_target(&work.config.target)?.placement() == Placement::Regions;
     let mut out = plan.clone();
-    for (i, layer) in layers.iter().enumerate() {
+    for (i, layer) in planned.layers.iter().enumerate() {
         let seen: Vec<&Sums> = sums.iter().filter_map(|s| s[i].as_ref()).collect();
         if seen.len() == sums.len() {
-            let shift: Vec<f64> = (0..layer.channels).map(|c| certain(&seen, c)).collect();
-            add(g, &mut out, layer, &shift, integers);
+            let shift: Vec<f64> = (0..layer.channels.count).map(|c| certain(&seen, c)).collect();
+            add(work.model.main(), &mut out, layer, &shift, integers);
         }
     }
     Ok(Some(out))
@@ -94,18 +109,21 @@ pub(super) fn correct(work: &Work<'_>, plan: &QuantPlan) -> Result<Option<QuantP
 /// Runs the planned graph with every result of a layer shifted towards that of the float graph, and returns the sums of each
 /// layer.
 fn run_shifted(
-    float: &dyn Session,
-    planned: &dyn Session,
+    planned: &Rounded<'_>,
     sample: &Sample,
-    layers: &[Layer],
+    float: &ChannelSums,
     roundings: &[Option<Rounding>],
 ) -> Result<Vec<Option<Sums>>, PassError> {
-    let mut sums: Vec<Option<Sums>> = vec![None; layers.len()];
-    lockstep::run(float, planned, sample, layers.len(), &mut |slot, dims, data, float| {
-        let shifted = layers.get(slot).and_then(|layer| {
-            let inner = layer.inner(dims)?;
-            let of_layer = layer.sums(inner, &float.filter(|float| float.len() == data.len())?, data);
-            Some(layer.shifted(inner, data, sums[slot].insert(of_layer)))
+    let mut sums: Vec<Option<Sums>> = vec![None; planned.layers.len()];
+    planned.session.run(sample, &mut |slot, dims, data| {
+        let shifted = planned.layer_at(slot).and_then(|i| {
+            let layer = &planned.layers[i];
+            let inner = layer.channels.inner(dims)?;
+            let (float, _) = float.get(layer.behind).filter(|(_, n)| *n == data.len())?;
+            let of_layer = layer.sums(inner, float, data);
+            let shift: Vec<f32> = (0..layer.channels.count).map(|c| newton(&of_layer, c) as f32).collect();
+            sums[i] = Some(of_layer);
+            layer.channels.shifted(dims, data, &shift)
         });
         match (&roundings[slot], shifted) {
             (Some(r), shifted) => Some(r.round(shifted.as_deref().unwrap_or(data))),
@@ -115,9 +133,34 @@ fn run_shifted(
     Ok(sums)
 }
 
+/// By how much the biases of layers differ between two plans, channel by channel; `None` where they do not.
+pub(super) fn differences(
+    g: &Graph,
+    layers: &[Layer],
+    plan: &QuantPlan,
+    base: &QuantPlan,
+) -> Vec<Option<Vec<f32>>> {
+    let of = |plan: &QuantPlan, layer: &Layer| -> Vec<f32> {
+        let own = plan.weights.get(layer.op).and_then(|w| real_bias(g, layer.op, w));
+        let own = own.or_else(|| bias_of(g, layer));
+        own.unwrap_or_else(|| vec![0.0; layer.channels.count])
+    };
+    let difference = |layer: &Layer| {
+        let (new, old) = (of(plan, layer), of(base, layer));
+        (new != old && new.len() == old.len()).then(|| new.iter().zip(&old).map(|(a, b)| a - b).collect())
+    };
+    layers.iter().map(difference).collect()
+}
+
+/// The bias that a layer has in the graph, one number for each channel.
+fn bias_of(g: &Graph, layer: &Layer) -> Option<Vec<f32>> {
+    let bias = g.konst(g.operand(layer.op, 2)?)?;
+    Some(if bias.len() == 1 { vec![bias.f32s()[0]; layer.channels.count] } else { bias.to_f32s() })
+}
+
 fn layer(g: &Graph, op: OpId) -> Option<Layer> {
     let (node, weight) = (g.op(op), g.konst(g.operand(op, 1)?)?);
-    let (axis, channels) = match node.op_type.as_str() {
+    let (axis, count) = match node.op_type.as_str() {
         "Conv" => (Axis::Second, *weight.dims().first()?),
         "Gemm" if node.int("transB").unwrap_or(0) != 0 => (Axis::Last, *weight.dims().first()?),
         "Gemm" => (Axis::Last, *weight.dims().get(1)?),
@@ -125,62 +168,98 @@ fn layer(g: &Graph, op: OpId) -> Option<Layer> {
         _ => return None,
     };
     let result = g.result(op, 0)?;
-    Some(Layer { op, result, axis, channels, clamp: clamp(g, result) })
+    let (behind, clamp) = clamp(g, result);
+    Some(Layer { op, result, behind, channels: Channels { axis, count }, clamp })
 }
 
-/// What the only reader of a value clips it to.
-fn clamp(g: &Graph, v: ValueId) -> (f32, f32) {
+/// What the only reader of a value makes of it, if that is a Relu or a Clip, and what it clips to.
+fn clamp(g: &Graph, v: ValueId) -> (ValueId, (f32, f32)) {
     const OPEN: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
-    let Some(reader) = g.only_use(v).map(|u| u.op) else { return OPEN };
+    let reader = g.only_use(v).map(|u| u.op);
+    let Some((reader, behind)) = reader.and_then(|op| Some((op, g.result(op, 0)?))) else { return (v, OPEN) };
     let bound = |slot: u32, open: f32| match g.operand(reader, slot) {
         Some(b) => g.konst(b).and_then(|t| t.scalar_value()).map_or(open, |x| x as f32),
         None => open,
     };
     match g.op(reader).op_type.as_str() {
-        "Relu" => (0.0, f32::INFINITY),
-        "Clip" => (bound(1, OPEN.0), bound(2, OPEN.1)),
-        _ => OPEN,
+        "Relu" => (behind, (0.0, f32::INFINITY)),
+        "Clip" => (behind, (bound(1, OPEN.0), bound(2, OPEN.1))),
+        _ => (v, OPEN),
     }
 }
 
-impl Layer {
+impl Channels {
     /// Elements between two of neighbouring channels, in an array of these dimensions.
-    fn inner(&self, dims: &[usize]) -> Option<usize> {
+    fn inner(self, dims: &[usize]) -> Option<usize> {
         let axis = match self.axis {
             Axis::Second => 1,
             Axis::Last => dims.len().checked_sub(1)?,
         };
         let inner: usize = dims.get(axis + 1..)?.iter().product();
-        (dims[axis] == self.channels && inner > 0).then_some(inner)
+        (dims[axis] == self.count && inner > 0).then_some(inner)
     }
 
-    fn sums(&self, inner: usize, float: &[f32], planned: &[f32]) -> Sums {
+    /// The sum of each channel, and the number of all elements.
+    pub(crate) fn sums(self, dims: &[usize], data: &[f32]) -> Option<(Vec<f64>, usize)> {
+        let inner = self.inner(dims)?;
+        let mut sums = vec![0.0; self.count];
+        for (i, run) in data.chunks_exact(inner).enumerate() {
+            sums[i % self.count] += sum(run);
+        }
+        Some((sums, data.len()))
+    }
+
+    /// The elements with a number added to each channel.
+    pub(super) fn shifted(self, dims: &[usize], data: &[f32], shift: &[f32]) -> Option<Vec<f32>> {
+        let inner = self.inner(dims)?;
+        let mut out = data.to_vec();
+        for (i, run) in out.chunks_exact_mut(inner).enumerate() {
+            let shift = shift[i % self.count];
+            run.iter_mut().for_each(|x| *x += shift);
+        }
+        Some(out)
+    }
+}
+
+impl Layer {
+    /// `float` are the sums of the channels of the float graph, behind the clamp.
+    fn sums(&self, inner: usize, float: &[f64], planned: &[f32]) -> Sums {
         let (lo, hi) = self.clamp;
+        let channels = self.channels.count;
         let mut sums = Sums {
-            missing: vec![0.0; self.channels],
-            moved: vec![0.0; self.channels],
-            count: (float.len() / self.channels) as f64,
+            missing: float.to_vec(),
+            moved: vec![0.0; channels],
+            count: (planned.len() / channels) as f64,
         };
-        for (i, (y, z)) in float.chunks_exact(inner).zip(planned.chunks_exact(inner)).enumerate() {
-            let (mut missing, mut moved) = (0f64, 0u32);
-            for (y, z) in y.iter().zip(z) {
-                missing += f64::from(y.max(lo).min(hi) - z.max(lo).min(hi));
-                moved += u32::from(*z > lo && *z < hi);
-            }
-            sums.missing[i % self.channels] += missing;
-            sums.moved[i % self.channels] += f64::from(moved);
+        let mut clamped = Vec::with_capacity(inner);
+        for (i, z) in planned.chunks_exact(inner).enumerate() {
+            clamped.clear();
+            // In a form that is done for many at a time.
+            clamped
+                .extend(z.iter().map(|z| if *z < lo { lo } else { *z }).map(|z| if z > hi { hi } else { z }));
+            let moved: u32 = z.iter().map(|z| u32::from(*z > lo) & u32::from(*z < hi)).sum();
+            sums.missing[i % channels] -= sum(&clamped);
+            sums.moved[i % channels] += f64::from(moved);
         }
         sums
     }
 
-    fn shifted(&self, inner: usize, data: &[f32], sums: &Sums) -> Vec<f32> {
-        let mut out = data.to_vec();
-        for (i, run) in out.chunks_exact_mut(inner).enumerate() {
-            let shift = newton(sums, i % self.channels) as f32;
-            run.iter_mut().for_each(|x| *x += shift);
-        }
-        out
+    /// Its result with a number added to each channel.
+    pub(super) fn shifted(&self, dims: &[usize], data: &[f32], shift: &[f32]) -> Option<Vec<f32>> {
+        self.channels.shifted(dims, data, shift)
     }
+}
+
+/// The sum of all elements, by several sums that do not wait for each other.
+fn sum(data: &[f32]) -> f64 {
+    const LANES: usize = 8;
+    let mut sums = [0f64; LANES];
+    let parts = data.chunks_exact(LANES);
+    let rest: f64 = parts.remainder().iter().map(|x| f64::from(*x)).sum();
+    for part in parts {
+        sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    sums.iter().fold(rest, |sum, x| sum + x)
 }
 
 /// Elements that a shift moves at least, as a share of all: fewer do not tell how far to go.
@@ -213,10 +292,9 @@ fn add(g: &Graph, plan: &mut QuantPlan, layer: &Layer, shift: &[f64], integers: 
     let Some(w) = plan.weights.get_mut(layer.op) else { return };
     let old = match (&w.bias, g.operand(layer.op, 2)) {
         (Some(b), _) => b.to_vec(),
-        (None, None) => vec![0.0; layer.channels],
-        (None, Some(b)) => match g.konst(b) {
-            Some(b) if b.len() == 1 => vec![b.f32s()[0]; layer.channels],
-            Some(b) => b.to_f32s(),
+        (None, None) => vec![0.0; layer.channels.count],
+        (None, Some(_)) => match bias_of(g, layer) {
+            Some(b) => b,
             None => return,
         },
     };
@@ -224,7 +302,7 @@ fn add(g: &Graph, plan: &mut QuantPlan, layer: &Layer, shift: &[f64], integers: 
     if integers && w.bias_scales.is_empty() {
         w.bias_scales = w.params.iter().map(|p| bias_scale(input, p.scale)).collect();
     }
-    if old.len() == layer.channels && shift.iter().all(|s| s.is_finite()) {
+    if old.len() == layer.channels.count && shift.iter().all(|s| s.is_finite()) {
         w.bias = Some(old.iter().zip(shift).map(|(b, s)| (f64::from(*b) + s) as f32).collect());
     }
 }
@@ -254,10 +332,13 @@ m (float[1,1,1,4] x) => (float[1,1,1,4] y)
         let layer = layer_of(CLIPPED);
         assert_eq!(layer.clamp, (0.0, 6.0));
         // Cut off on both sides: no matter. The two between lack 0.5 each.
-        let sums = layer.sums(4, &[-3.0, 1.0, 2.0, 9.0], &[-9.0, 0.5, 1.5, 7.0]);
+        let dims = [1, 1, 1, 4];
+        let (float, n) = layer.channels.sums(&dims, &[0.0, 1.0, 2.0, 6.0]).unwrap();
+        assert_eq!((float[0], n), (9.0, 4));
+        let sums = layer.sums(4, &float, &[-9.0, 0.5, 1.5, 7.0]);
         assert_eq!((sums.missing[0], sums.moved[0], sums.count), (1.0, 2.0, 4.0));
         assert_eq!(newton(&sums, 0), 0.5);
-        assert_eq!(layer.shifted(4, &[0.0; 4], &sums), [0.5; 4]);
+        assert_eq!(layer.shifted(&dims, &[0.0; 4], &[0.5]).unwrap(), [0.5; 4]);
     }
 
     #[test]

@@ -17,12 +17,41 @@ pub(crate) struct Errors {
     pub(super) sums: Sums,
 }
 
+/// What a plan does to one sample.
+#[derive(Clone)]
+pub(crate) struct Measured {
+    /// At each output, or what is compared in its place.
+    pub(super) differences: Vec<Difference>,
+    /// At the outputs themselves.
+    pub(super) sums: Sums,
+}
+
 /// Energy in decibels, with a floor.
 fn decibels(x: f64) -> f64 {
     10.0 * x.max(1e-12).log10()
 }
 
 impl Errors {
+    /// Of these samples.
+    pub(crate) fn of(samples: &[Measured]) -> Errors {
+        let n = samples.len();
+        let mut errors = Errors { energy: vec![0.0; n], peak: vec![0.0; n], sums: Sums::default() };
+        let Some(first) = samples.first() else { return errors };
+        errors.sums = first.sums.clone();
+        samples[1..].iter().for_each(|more| errors.sums.add(&more.sums));
+        for output in 0..first.differences.len() {
+            let signal = samples.iter().map(|m| m.differences[output].signal).sum::<f64>() / n as f64;
+            if signal > 0.0 {
+                let share = |x: f64| if x.is_finite() { x / signal } else { 1.0 };
+                for (i, m) in samples.iter().enumerate() {
+                    errors.energy[i] += share(m.differences[output].noise);
+                    errors.peak[i] += share(m.differences[output].peak);
+                }
+            }
+        }
+        errors
+    }
+
     /// The difference at the outputs themselves, over all samples.
     pub(crate) fn deviation(&self) -> Deviation {
         self.sums.deviation()
@@ -46,13 +75,24 @@ impl Errors {
     /// the mean of what the sum of errors says and of what the samples say one by one, less the standard error
     /// of the latter. Few samples have most of the error, so the sum alone would let them decide.
     pub(crate) fn gain_over(&self, other: &Errors) -> f64 {
-        let sum = |e: &Errors| decibels(e.energy.iter().sum::<f64>());
-        let single: Vec<f64> =
-            self.energy.iter().zip(&other.energy).map(|(a, b)| decibels(*b) - decibels(*a)).collect();
+        let single = self.single_gains(other);
         let n = single.len().max(1) as f64;
         let mean = single.iter().sum::<f64>() / n;
         let variance = single.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        (sum(other) - sum(self) + mean) / 2.0 - (variance / n).sqrt()
+        self.lead_over(other) - (variance / n).sqrt()
+    }
+
+    /// The same without what is taken off for being uncertain.
+    pub(crate) fn lead_over(&self, other: &Errors) -> f64 {
+        let sum = |e: &Errors| decibels(e.energy.iter().sum::<f64>());
+        let single = self.single_gains(other);
+        let mean = single.iter().sum::<f64>() / single.len().max(1) as f64;
+        (sum(other) - sum(self) + mean) / 2.0
+    }
+
+    /// Decibels less of each sample.
+    fn single_gains(&self, other: &Errors) -> Vec<f64> {
+        self.energy.iter().zip(&other.energy).map(|(a, b)| decibels(*b) - decibels(*a)).collect()
     }
 }
 

@@ -35,27 +35,20 @@ impl Rounding {
 /// Quantizes and dequantizes, as `squint_ir::affine` does, in one pass.
 fn round_to_grid(data: &[f32], dtype: DType, params: QuantParams) -> Vec<f32> {
     let (qmin, qmax) = if dtype == DType::Uint8 { (0, 255) } else { (-128, 127) };
-    let mut out = vec![0.0; data.len()];
-    round_all(
-        data,
-        &mut out,
-        params.scale,
-        (qmin - params.zero_point) as f32,
-        (qmax - params.zero_point) as f32,
-    );
-    out
+    round_all(data, params.scale, (qmin - params.zero_point) as f32, (qmax - params.zero_point) as f32)
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2"))]
-fn round_all(data: &[f32], out: &mut [f32], scale: f32, lowest: f32, highest: f32) {
+fn round_all(data: &[f32], scale: f32, lowest: f32, highest: f32) -> Vec<f32> {
     /// Adding it to a small number leaves no bits for a fraction: ties round to even.
     const MAGIC: f32 = 12_582_912.0;
-    for (x, y) in data.iter().zip(out) {
+    let round = |x: &f32| {
         let q = x / scale;
         let q = if q > lowest { q } else { lowest };
         let q = if q < highest { q } else { highest };
-        *y = ((q + MAGIC) - MAGIC) * scale;
-    }
+        ((q + MAGIC) - MAGIC) * scale
+    };
+    data.iter().map(round).collect()
 }
 
 #[cfg(test)]

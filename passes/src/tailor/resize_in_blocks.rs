@@ -51,7 +51,7 @@ fn coordinates(g: &Graph, op: OpId) -> &str {
 }
 
 /// Whole factors along both axes of a picture, whether written as such or as lengths.
-fn factors(g: &Graph, op: OpId, facts: &ValueTable<Fact>) -> Option<[u64; 2]> {
+pub(super) fn factors(g: &Graph, op: OpId, facts: &ValueTable<Fact>) -> Option<[u64; 2]> {
     let x = shape(facts, g.operand(op, 0)?)?;
     let scales = g.operand(op, 2).and_then(|v| konst(g, v)).filter(|s| s.len() == 4).map(|s| s.to_f64s());
     if let Some(scales) = scales {

@@ -101,6 +101,11 @@ impl Sim {
         self.tensor(v).is_some() || self.computed.contains(v)
     }
 
+    /// Whether the model holds a value, which callers may be able to replace.
+    pub(super) fn is_initialized(&self, v: ValueId) -> bool {
+        self.g.konst(v).is_some() || self.computed.contains(v)
+    }
+
     /// Whether a value is a scalar: one element, of rank 0 or 1.
     pub(super) fn is_scalar(&self, v: ValueId) -> bool {
         self.fact(v).shape.as_deref().and_then(known_dims).is_some_and(|d| matches!(d.as_slice(), [] | [1]))

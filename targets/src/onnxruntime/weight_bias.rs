@@ -1,5 +1,7 @@
 //! Float weights and biases between quantized activations are quantized at load (`weight_bias_quantization.cc`).
 //!
+//! What callers may replace is quantized, too, in every run: it only has to be an initializer.
+//!
 //! A convolution that was meant to stay in float does not, if its operand is dequantized and its result quantized.
 
 use super::linear::Linear;
@@ -26,13 +28,13 @@ fn apply(sim: &mut Sim, op: OpId) -> Option<()> {
     }
     let weight = sim.g.operand(op, 1)?;
     let weight_dq = sim.parent(op, 1).filter(|p| sim.is_dq(*p));
-    if weight_dq.is_none() && !(sim.is_constant(weight) && sim.dtype(weight) == Some(DType::Float)) {
+    if weight_dq.is_none() && !(sim.is_initialized(weight) && sim.dtype(weight) == Some(DType::Float)) {
         return None;
     }
     let bias = sim.g.operand(op, 2);
     let bias_size = match bias {
         None => None,
-        Some(b) => match (sim.is_constant(b), sim.dims(b)?.as_slice()) {
+        Some(b) => match (sim.is_initialized(b), sim.dims(b)?.as_slice()) {
             (true, [n]) => Some(*n),
             _ => return None,
         },
@@ -87,7 +89,12 @@ fn quantized_weight(sim: &mut Sim, op: OpId, weight: ValueId) -> ValueId {
     let scale = sim.add_const("weight_scale", Tensor::scalar_f32(1.0));
     let zero = sim.add_const("weight_zero_point", Tensor::from_i8(&[], &[0]));
     let code = sim.add_value("weight_q", Fact { dtype: Some(DType::Int8), ..fact.clone() });
-    sim.set_computed(code);
+    if sim.is_constant(weight) {
+        sim.set_computed(code);
+    } else {
+        let spec = OpSpec::new("QuantizeLinear").near(op).operands([weight, scale, zero]).results([code]);
+        sim.add_op(spec, None);
+    }
     let out = sim.add_value("weight_dq", fact);
     let spec = OpSpec::new("DequantizeLinear").near(op).operands([code, scale, zero]).results([out]);
     sim.add_op(spec, None);
