@@ -234,19 +234,6 @@ def where(constant: str | None = None, first: bool = False) -> onnx.ModelProto:
     return net.out(net.qdq(net.op("Where", condition, *(data[::-1] if first else data)), 0.04, 110)).model()
 
 
-def slices(*limits: tuple[int, int], of_input: bool = False, beside: bool = False, opset: int = 17) -> onnx.ModelProto:
-    """Parts of the channels of a value, each read by a convolution, and perhaps the whole by a function."""
-    net = Net(IMAGE, opset)
-    x = net.qdq("x") if of_input else net.qdq(net.op("Conv", net.qdq("x"), net.weight(8, 8, 1, 1)))
-    for low, high in limits:
-        part = net.op("Slice", x, *(net.const([v], np.int64) for v in (low, high, 1, 1)))
-        channels = len(range(8)[slice(low, high)])
-        net.out(net.qdq(net.op("Conv", net.qdq(part), net.weight(4, channels, 1, 1))))
-    if beside:
-        net.out(net.op("Tanh", x))
-    return net.model()
-
-
 def split(equal: bool) -> onnx.ModelProto:
     """A Split into two halves."""
     net = Net(IMAGE)
@@ -269,33 +256,6 @@ def branches(*kinds: str) -> onnx.ModelProto:
         else:
             net.out(y)
     return net.model()
-
-
-def float_weight(end: bool = True, bias: bool = True, op_type: str = "Conv") -> onnx.ModelProto:
-    """A float weight between quantized activations."""
-    net = Net(IMAGE if op_type != "Gemm" else [4, 16])
-    weight = net.random(8, 8, 3, 3) if op_type != "Gemm" else net.random(16, 8)
-    y = net.op(op_type, net.qdq("x"), weight, *([net.random(8)] if bias else []))
-    return net.out(net.qdq(y) if end else y).model()
-
-
-def replaceable(weight: bool) -> onnx.ModelProto:
-    """A float bias, and perhaps a float weight, that are initializers and inputs: callers may replace them."""
-    net = Net(IMAGE)
-    kernel = net.random(8, 8, 3, 3) if weight else net.weight(8, 8, 3, 3)
-    bias = net.random(8)
-    model = net.out(net.qdq(net.op("Conv", net.qdq("x"), kernel, bias))).model()
-    for name, dims in ((bias, [8]), (kernel, [8, 8, 3, 3])):
-        if any(i.name == name for i in model.graph.initializer):
-            model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
-    return model
-
-
-def fake_quantized() -> onnx.ModelProto:
-    """A weight that is quantized and dequantized in the graph, as training exports it."""
-    net = Net(IMAGE)
-    y = net.op("Conv", net.qdq("x"), net.qdq(net.random(8, 8, 3, 3), 0.03, 0, S8))
-    return net.out(net.qdq(y)).model()
 
 
 def double(*params: tuple[float, int]) -> onnx.ModelProto:
@@ -446,20 +406,6 @@ ROWS: dict[str, Row] = {
     "conv-bias-one-scale-for-channels": lambda: conv(axis=0, bias=lambda net: net.bias(8)),
     "conv-bias-float": lambda: conv(bias=lambda net: net.random(8)),
     "conv-bias-float-per-channel": lambda: conv(axis=0, bias=lambda net: net.random(8)),
-    "conv-float-weight": float_weight,
-    "conv-float-weight-no-bias": lambda: float_weight(bias=False),
-    "conv-float-weight-without-result": lambda: float_weight(end=False),
-    "slices-of-all": lambda: slices((0, 2), (2, 5), (5, 8)),
-    "slices-of-all-in-another-order": lambda: slices((4, 2**62), (0, -4)),
-    "slices-of-a-part": lambda: slices((0, 2), (2, 5)),
-    "slices-with-a-gap": lambda: slices((0, 2), (3, 8)),
-    "slices-that-overlap": lambda: slices((0, 5), (3, 8)),
-    "slices-beside-another-reader": lambda: slices((0, 4), (4, 8), beside=True),
-    "slices-before-operator-set-13": lambda: slices((0, 4), (4, 8), opset=12),
-    "slices-of-an-input": lambda: slices((0, 4), (4, 8), of_input=True),
-    "conv-fake-quantized-weight": fake_quantized,
-    "conv-replaceable-bias": lambda: replaceable(False),
-    "conv-replaceable-weight-and-bias": lambda: replaceable(True),
     "conv-relu": lambda: clamped("Relu", 0.05, 0),
     "conv-relu-zero-point-128": lambda: clamped("Relu", 0.05, 128),
     "conv-relu-s8": lambda: clamped("Relu", 0.05, -128, S8),
@@ -538,7 +484,6 @@ ROWS: dict[str, Row] = {
     "gemm-beta-without-bias": lambda: gemm(beta=0.5, bias=None),
     "gemm-beta": lambda: gemm(beta=0.5),
     "gemm-beta-float-bias": lambda: gemm(beta=0.5, bias="float"),
-    "gemm-float-weight": lambda: float_weight(op_type="Gemm"),
     **{f"{op.lower()}{suffix}": (lambda op=op, kw=kw: binary(op, **kw))
        for op in ("Add", "Mul")
        for suffix, kw in {"": {}, "-mixed": dict(right=S8), "-signed": dict(left=S8, right=S8, out=S8),

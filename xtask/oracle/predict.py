@@ -13,7 +13,9 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+import float_weights
 import patterns
+import slices
 import transposes
 from compiler import Squint
 from measure import FLOAT_KERNELS, session
@@ -39,7 +41,7 @@ CODES = {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UIN
 def check_rows(squint: Squint, folder: Path, report: Report) -> None:
     """Every row of the table: same kernels, or both say that the runtime refuses the model."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, build in (patterns.ROWS | transposes.ROWS).items():
+    for name, build in (patterns.ROWS | transposes.ROWS | slices.ROWS | float_weights.ROWS).items():
         with report.step(f"predict/{name}"):
             path = folder / f"{name}.onnx"
             onnx.save(build(), path)
