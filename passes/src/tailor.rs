@@ -25,11 +25,13 @@ pub(crate) mod resize_in_blocks;
 pub(crate) mod restore_transposed;
 pub(crate) mod scale_in_blocks;
 pub(crate) mod sum_before_normalization;
+#[cfg(test)]
+mod testing;
 
 use crate::pass::{Changed, Pass, PassCx, PassError, Phase};
 use crate::plan::resolve_target;
-use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId};
-use squint_ops::MICROSOFT;
+use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId, ValueTable};
+use squint_ops::{Fact, MICROSOFT};
 use squint_targets::FloatKernels;
 use std::sync::Arc;
 
@@ -83,6 +85,16 @@ pub(crate) fn need_microsoft(model: &mut Model) {
     if model.opset(MICROSOFT).is_none() {
         model.set_opset(MICROSOFT, 1);
     }
+}
+
+/// Elements from which several operators take less time than one that goes element by element.
+const ELEMENTS: u64 = 4096;
+
+/// True for float32 values of so many elements, or of unknown size.
+fn is_large(facts: &ValueTable<Fact>, x: ValueId) -> bool {
+    let Some(fact) = facts.get(x).filter(|f| f.dtype == Some(DType::Float)) else { return false };
+    let dims = fact.shape.as_deref().unwrap_or_default();
+    dims.iter().try_fold(1u64, |n, d| n.checked_mul(d.known()?)).is_none_or(|n| n >= ELEMENTS)
 }
 
 /// A constant that no caller can replace.

@@ -131,26 +131,23 @@ fn enter(g: &mut Graph, quantizer: OpId, channels: usize) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::tailored;
     use super::*;
-    use crate::config::Config;
-    use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
+    use crate::fuse::testing::{ops, outputs};
 
     fn run(channels: usize, behind: &str) -> String {
-        let before = parse(&format!(
-            "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,{channels},6,6] i) => (float[N,M,H,W] y) \
+        let (before, after) = tailored(
+            &PASS,
+            "cpu-vnni",
+            &format!(
+                "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,{channels},6,6] i) => (float[N,M,H,W] y) \
              <float s = {{0.02}}, uint8 z = {{110}}, float[{channels},{channels},1,1] w = [\"location\": \"gen:randn\"], \
               float ws = {{0.01}}, int8 wz = {{0}}> {{ x = Sigmoid (i) \
               q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) v = QuantizeLinear (w, ws, wz) \
               u = DequantizeLinear (v, ws, wz) c = Conv (d, u) r = Relu (c) a = QuantizeLinear (r, s, z) \
               e = DequantizeLinear (a, s, z) {behind} }}"
-        ));
-        let mut after = before.clone();
-        let config = Config::new("cpu-vnni");
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        PASS.run(&mut after, &mut cx).unwrap();
+            ),
+        );
         assert_eq!(outputs(&before), outputs(&after), "the same to the bit");
         ops(&after)
     }

@@ -11,17 +11,13 @@
 //! (Misra 2019; Clevert et al. 2015; ONNX `Operators.md`.)
 
 use super::parts::Parts;
-use super::{Tailoring, operators};
+use super::{Tailoring, is_large, operators};
 use crate::pass::{PassCx, PassError};
-use squint_ir::{DType, Graph, Model, OpId, ValueId, ValueTable};
-use squint_ops::Fact;
+use squint_ir::{Graph, Model, OpId, ValueId};
 use squint_targets::FloatKernels;
 
 /// The pass.
 pub(crate) const PASS: Tailoring = Tailoring { name: "expand-activations", rewrite: expand };
-
-/// Elements from which several operators take less time than one.
-const ELEMENTS: u64 = 4096;
 
 fn expand(model: &mut Model, cx: &mut PassCx<'_>, _: &FloatKernels) -> Result<bool, PassError> {
     // Clip has its limits as operands since 11.
@@ -49,13 +45,6 @@ fn expand(model: &mut Model, cx: &mut PassCx<'_>, _: &FloatKernels) -> Result<bo
         changed = true;
     }
     Ok(changed)
-}
-
-/// True for float32 values of many elements, or of unknown size.
-fn is_large(facts: &ValueTable<Fact>, x: ValueId) -> bool {
-    let Some(fact) = facts.get(x).filter(|f| f.dtype == Some(DType::Float)) else { return false };
-    let dims = fact.shape.as_deref().unwrap_or_default();
-    dims.iter().try_fold(1u64, |n, d| n.checked_mul(d.known()?)).is_none_or(|n| n >= ELEMENTS)
 }
 
 /// `x` of a Mul that computes `x·Tanh(Softplus(x))`.
@@ -109,24 +98,24 @@ fn write_elu(g: &mut Graph, op: OpId, x: ValueId) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::tailored;
     use super::*;
     use crate::config::Config;
     use crate::eliminate_dead_code::EliminateDeadCode;
-    use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
+    use crate::fuse::testing::{ops, outputs};
     use crate::pass::Pass;
 
     fn run(target: &str, n: usize, body: &str) -> String {
-        let before = parse(&format!(
-            "<ir_version: 8, opset_import: [\"\" : 18]> m (float[1,{n}] x0) => (float[1,{n}] y) \
+        let (before, mut after) = tailored(
+            &PASS,
+            target,
+            &format!(
+                "<ir_version: 8, opset_import: [\"\" : 18]> m (float[1,{n}] x0) => (float[1,{n}] y) \
              <float far = {{120}}> {{ x = Mul (x0, far) {body} }}"
-        ));
-        let mut after = before.clone();
+            ),
+        );
         let config = Config::new(target);
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        PASS.run(&mut after, &mut cx).unwrap();
-        EliminateDeadCode.run(&mut after, &mut cx).unwrap();
+        EliminateDeadCode.run(&mut after, &mut PassCx::new(&config)).unwrap();
         let [(_, p), (_, q)] = [&outputs(&before)[0], &outputs(&after)[0]];
         let near = |(p, q): (&f32, &f32)| (p - q).abs() <= 1e-6 * (1.0 + p.abs());
         assert!(p.f32s().iter().zip(q.f32s().iter()).all(near), "{body}");

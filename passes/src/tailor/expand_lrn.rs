@@ -92,21 +92,18 @@ impl Response {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::tailored;
     use super::*;
-    use crate::config::Config;
     use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
 
     fn run(target: &str, attributes: &str) -> (Vec<f32>, Vec<f32>, String) {
-        let before = parse(&format!(
-            "<ir_version: 8, opset_import: [\"\" : 13]> m (float[1,6,2,3] x) => (float[1,6,2,3] y) {{ y = LRN <{attributes}> (x) }}"
-        ));
-        let mut after = before.clone();
-        let config = Config::new(target);
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        PASS.run(&mut after, &mut cx).unwrap();
+        let (before, after) = tailored(
+            &PASS,
+            target,
+            &format!(
+                "<ir_version: 8, opset_import: [\"\" : 13]> m (float[1,6,2,3] x) => (float[1,6,2,3] y) {{ y = LRN <{attributes}> (x) }}"
+            ),
+        );
         let x = before.main().inputs[0];
         let copy = parse(
             "<ir_version: 8, opset_import: [\"\" : 13]> m (float[1,6,2,3] x) => (float[1,6,2,3] y) { y = Identity (x) }",

@@ -10,8 +10,8 @@
 //! which a convolution in front takes up. Networks for faces and hands have one behind every convolution (He et al. 2015,
 //! MTCNN, ArcFace, MediaPipe).
 
-use super::layouts::{blocked, channels, shape};
-use super::{Tailoring, convolution_of_each, konst, operators, replace};
+use super::layouts::{blocked, channels};
+use super::{Tailoring, convolution_of_each, is_large, konst, operators, replace};
 use crate::pass::{PassCx, PassError};
 use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId, ValueTable};
 use squint_ops::Fact;
@@ -19,9 +19,6 @@ use squint_targets::FloatKernels;
 
 /// The pass.
 pub(crate) const PASS: Tailoring = Tailoring { name: "expand-prelu", rewrite: expand };
-
-/// Elements from which four operators take less time than one by one.
-const ELEMENTS: u64 = 4096;
 
 fn expand(model: &mut Model, cx: &mut PassCx<'_>, kernels: &FloatKernels) -> Result<bool, PassError> {
     let mut changed = false;
@@ -49,14 +46,12 @@ fn expand(model: &mut Model, cx: &mut PassCx<'_>, kernels: &FloatKernels) -> Res
 /// The slope of each channel of a value of rank 4 that is large enough; `None` if slopes differ within a channel.
 fn by_channel(facts: &ValueTable<Fact>, x: ValueId, slopes: &Tensor) -> Option<Vec<f32>> {
     let n = channels(facts, x)?;
-    // Of unknown size, pictures are taken to be large.
-    let elements = shape(facts, x)?.iter().try_fold(1u64, |n, d| n.checked_mul(d.known()?));
     let of_channels = match *slopes.dims() {
         [1, c, _, _] | [c, _, _] => c == n,
         _ => false,
     };
     let numbers = slopes.f32s();
-    if !of_channels || numbers.is_empty() || elements.is_some_and(|n| n < ELEMENTS) {
+    if !of_channels || numbers.is_empty() || !is_large(facts, x) {
         return None;
     }
     let planes = numbers.chunks_exact(numbers.len() / n);
@@ -81,25 +76,23 @@ fn write_out(g: &mut Graph, op: OpId, (x, y): (ValueId, ValueId), slopes: &[f32]
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::tailored;
     use super::*;
-    use crate::config::Config;
-    use crate::fuse::testing::{ops, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
+    use crate::fuse::testing::ops;
 
     fn run(dims: &[usize], numbers: &[f32], size: usize, first: &str) -> String {
         let text = |of: Vec<String>| of.join(",");
-        let mut model = parse(&format!(
-            "<ir_version: 8, opset_import: [\"\" : 16]> m (float[1,32,{size},{size}] x0) => (float[1,32,{size},{size}] y) \
+        let (_, model) = tailored(
+            &PASS,
+            "cpu-vnni",
+            &format!(
+                "<ir_version: 8, opset_import: [\"\" : 16]> m (float[1,32,{size},{size}] x0) => (float[1,32,{size},{size}] y) \
              <float[{}] a = {{{}}}, float[32,32,1,1] w = {{{}}}> {{ {first} y = PRelu (x, a) }}",
-            text(dims.iter().map(ToString::to_string).collect()),
-            text(numbers.iter().map(ToString::to_string).collect()),
-            text(vec!["0.5".to_owned(); 1024]),
-        ));
-        let config = Config::new("cpu-vnni");
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut model, &mut cx).unwrap();
-        PASS.run(&mut model, &mut cx).unwrap();
+                text(dims.iter().map(ToString::to_string).collect()),
+                text(numbers.iter().map(ToString::to_string).collect()),
+                text(vec!["0.5".to_owned(); 1024]),
+            ),
+        );
         ops(&model)
     }
 

@@ -59,22 +59,19 @@ fn hold(g: &mut Graph, pool: OpId, p: ValueId, channels: usize) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::tailored;
     use super::*;
-    use crate::config::Config;
-    use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
+    use crate::fuse::testing::{ops, outputs};
 
     fn run(target: &str, body: &str) -> String {
-        let before = parse(&format!(
-            "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,4,6,6] x) => (float[1,4,5,5] y) \
+        let (before, after) = tailored(
+            &PASS,
+            target,
+            &format!(
+                "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,4,6,6] x) => (float[1,4,5,5] y) \
              <float s = {{0.01}}, uint8 z = {{100}}> {{ {body} y = DequantizeLinear (q, s, z) }}"
-        ));
-        let mut after = before.clone();
-        let config = Config::new(target);
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        PASS.run(&mut after, &mut cx).unwrap();
+            ),
+        );
         assert_eq!(outputs(&before), outputs(&after), "{body}");
         ops(&after)
     }

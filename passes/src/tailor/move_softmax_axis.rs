@@ -61,21 +61,18 @@ fn turn(g: &mut Graph, op: OpId, rank: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::tailored;
     use super::*;
-    use crate::config::Config;
-    use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
+    use crate::fuse::testing::{ops, outputs};
 
     fn run(opset: i64, op: &str) -> (Model, Model) {
-        let before = parse(&format!(
-            "<ir_version: 8, opset_import: [\"\" : {opset}]> m (float[2,5,3,4] x) => (float[2,5,3,4] y) {{ y = {op} (x) }}"
-        ));
-        let mut after = before.clone();
-        let config = Config::new("cpu-vnni");
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        PASS.run(&mut after, &mut cx).unwrap();
+        let (before, after) = tailored(
+            &PASS,
+            "cpu-vnni",
+            &format!(
+                "<ir_version: 8, opset_import: [\"\" : {opset}]> m (float[2,5,3,4] x) => (float[2,5,3,4] y) {{ y = {op} (x) }}"
+            ),
+        );
         (before, after)
     }
 

@@ -68,21 +68,18 @@ fn put_before(g: &mut Graph, op: OpId, rows: Vec<i64>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::tailored;
     use super::*;
-    use crate::config::Config;
-    use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
+    use crate::fuse::testing::{ops, outputs};
 
     fn run(target: &str, body: &str) -> String {
-        let before = parse(&format!(
-            "<ir_version: 8, opset_import: [\"\" : 17]> m (float[2,5,3,4] x, float[2,3,6,4] q) => (float[] y) {{ {body} }}"
-        ));
-        let mut after = before.clone();
-        let config = Config::new(target);
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        PASS.run(&mut after, &mut cx).unwrap();
+        let (before, after) = tailored(
+            &PASS,
+            target,
+            &format!(
+                "<ir_version: 8, opset_import: [\"\" : 17]> m (float[2,5,3,4] x, float[2,3,6,4] q) => (float[] y) {{ {body} }}"
+            ),
+        );
         let [(_, p), (_, q)] = [&outputs(&before)[0], &outputs(&after)[0]];
         assert_eq!((p.dims(), p.to_f64s()), (q.dims(), q.to_f64s()), "{body}");
         ops(&after)

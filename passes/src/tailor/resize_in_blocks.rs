@@ -94,23 +94,21 @@ fn rewrite(g: &mut Graph, op: OpId, facts: &ValueTable<Fact>, block: usize) -> b
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::tailored;
     use super::*;
-    use crate::config::Config;
-    use crate::fuse::testing::{ops, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
+    use crate::fuse::testing::ops;
 
     /// The operators afterwards, and how the Resize counts coordinates. (What they compute is compared in the oracle.)
     fn run(target: &str, channels: usize, resize: &str) -> (String, String) {
-        let mut model = parse(&format!(
-            "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,{channels},4,3] x) => (float[N,M,H,W] y) \
+        let (_, model) = tailored(
+            &PASS,
+            target,
+            &format!(
+                "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,{channels},4,3] x) => (float[N,M,H,W] y) \
              <float[4] twice = {{1, 1, 2, 2}}, float[4] half = {{1, 1, 1.5, 2}}, int64[4] to = {{1, {channels}, 8, 9}}, \
               float[{channels},{channels},1,1] w = [\"location\": \"gen:randn\"]> {{ {resize} }}"
-        ));
-        let config = Config::new(target);
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut model, &mut cx).unwrap();
-        PASS.run(&mut model, &mut cx).unwrap();
+            ),
+        );
         let g = model.main();
         let op = g.ops().find(|op| g.op(*op).is("Resize")).unwrap();
         (ops(&model), coordinates(g, op).to_owned())

@@ -16,7 +16,7 @@ use crate::elementwise::is_elementwise;
 use crate::pass::{PassCx, PassError};
 use crate::subpixel_convolutions::ORIGIN;
 use crate::windows;
-use squint_ir::{DType, Graph, Model, OpId, OpSpec, Tensor, ValueId};
+use squint_ir::{DType, Graph, Model, OpId, Tensor};
 use squint_targets::FloatKernels;
 
 /// The pass.
@@ -84,47 +84,31 @@ impl Chain {
     }
 
     fn replace(self, g: &mut Graph, transposed: Transposed) {
-        let [.., join] = self.exchange;
-        let Some(y) = g.result(join, 0) else { return };
+        let [cut, turn, join] = self.exchange;
+        let end = self.functions.last().copied().unwrap_or(self.conv);
+        let (Some(y), Some(last)) = (g.result(join, 0), g.result(end, 0)) else { return };
         let label = g.label(self.conv);
-        let mut op = g.op(self.conv).clone();
+        let window = transposed.weight.dims()[2..].iter().map(|taps| *taps as i64).collect::<Vec<_>>();
+        let weight = g.add_const(&format!("{label}_transposed"), transposed.weight);
+        let bias = transposed.bias.map(|b| g.add_const(&format!("{label}_transposed_bias"), b));
+        let op = g.op_mut(self.conv);
         op.op_type = "ConvTranspose".into();
+        op.origin.push(format!("restore-transposed({label})"));
         op.attributes.clear();
-        op.set_attr(
-            "kernel_shape",
-            transposed.weight.dims()[2..].iter().map(|d| *d as i64).collect::<Vec<_>>(),
-        );
+        op.set_attr("kernel_shape", window);
         op.set_attr("strides", transposed.strides);
         op.set_attr("pads", transposed.pads);
         op.set_attr("output_padding", transposed.extra);
-        let mut operands = vec![g.operand(self.conv, 0)];
-        operands.push(Some(g.add_const(&format!("{label}_transposed"), transposed.weight)));
-        if let Some(bias) = transposed.bias {
-            operands.push(Some(g.add_const(&format!("{label}_transposed_bias"), bias)));
+        g.set_operand(self.conv, 1, Some(weight));
+        g.set_operand(self.conv, 2, bias);
+        // What was computed as channels has another shape now.
+        for op in [self.conv].iter().chain(&self.functions) {
+            g.results(*op).into_iter().flatten().for_each(|v| g.set_type(v, None));
         }
-        let origin = format!("restore-transposed({label})");
-        let mut specs = vec![(OpSpec::from_op(op).origin(origin).near(self.conv), operands)];
-        for f in &self.functions {
-            specs.push((OpSpec::from_op(g.op(*f).clone()).near(*f), g.operands(*f)));
-        }
-        let n = specs.len();
-        let name = g.value(y).name().to_owned();
-        let mut last: Option<ValueId> = None;
-        for (i, (spec, mut operands)) in specs.into_iter().enumerate() {
-            if let Some(v) = last {
-                operands[0] = Some(v);
-            }
-            let spec = spec.operands(operands);
-            if i + 1 < n {
-                last = Some(g.emit(spec, &format!("{name}_restored"), None));
-            } else {
-                g.set_result(join, 0, None);
-                let op = g.add_op(spec);
-                g.set_result(op, 0, Some(y));
-            }
-        }
-        let old = self.exchange.iter().rev().chain(self.functions.iter().rev()).chain([&self.conv]);
-        old.for_each(|op| g.remove_op_and_results(*op));
+        g.set_result(join, 0, None);
+        [join, turn, cut].into_iter().for_each(|op| g.remove_op_and_results(op));
+        g.set_result(end, 0, Some(y));
+        g.remove_value(last);
     }
 }
 
@@ -204,10 +188,10 @@ impl Transposed {
         };
         let mut lines = Vec::new();
         for (axis, taps) in window.iter().enumerate() {
-            let (stride, around) = (if axis == chain.axis { s } else { 1 }, (pads[axis], pads[n + axis]));
+            let around = (pads[axis], pads[n + axis]);
             lines.push(match axis == chain.axis {
-                true => Line::new(stride, *taps, around, none)?,
-                false => Line::new(stride, *taps, around, |_, _| false)?,
+                true => Line::new(s, *taps, around, none)?,
+                false => Line::new(1, *taps, around, |_, _| false)?,
             });
         }
         // Along the other axis, with stride 1, the kernel is mirrored.

@@ -113,24 +113,21 @@ fn with_channels(g: &Graph, op: OpId, facts: &ValueTable<Fact>) -> Option<(Value
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::tailored;
     use super::*;
-    use crate::config::Config;
-    use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
+    use crate::fuse::testing::{ops, outputs};
 
     fn run(target: &str, body: &str) -> String {
-        let before = parse(&format!(
-            "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,3,6,6] x) => (float[N,M,H,W] y) \
+        let (before, after) = tailored(
+            &PASS,
+            target,
+            &format!(
+                "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,3,6,6] x) => (float[N,M,H,W] y) \
              <float[16,3,3,3] w = [\"location\": \"gen:randn\"], float[16,16,3,3] v = [\"location\": \"gen:randn\"], \
               float[1,16,1,1] a = [\"location\": \"gen:randn\"], float b = {{0.5}}, float[16,1,1] c = [\"location\": \"gen:randn\"], \
               float[6] l = {{1, 2, 3, 4, 5, 6}}> {{ k = Conv <pads = [1, 1, 1, 1]> (x, w) {body} }}"
-        ));
-        let mut after = before.clone();
-        let config = Config::new(target);
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        PASS.run(&mut after, &mut cx).unwrap();
+            ),
+        );
         let [(_, p), (_, q)] = [&outputs(&before)[0], &outputs(&after)[0]];
         assert_eq!(p.dims(), q.dims());
         let near = |(p, q): (&f32, &f32)| (p - q).abs() <= 1e-4 * (1.0 + p.abs());

@@ -48,22 +48,19 @@ fn is_normalized(g: &Graph, op: OpId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::tailored;
     use super::*;
-    use crate::config::Config;
-    use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
+    use crate::fuse::testing::{ops, outputs};
 
     fn run(target: &str, body: &str) -> String {
-        let before = parse(&format!(
-            "<ir_version: 8, opset_import: [\"\" : 17]> m (float[2,3,4] x, float[2,3,4] z) => (float[2,3,4] y) \
+        let (before, after) = tailored(
+            &PASS,
+            target,
+            &format!(
+                "<ir_version: 8, opset_import: [\"\" : 17]> m (float[2,3,4] x, float[2,3,4] z) => (float[2,3,4] y) \
              <float[4] g = [\"location\": \"gen:randn\"], float[4] b = [\"location\": \"gen:randn\"]> {{ {body} }}"
-        ));
-        let mut after = before.clone();
-        let config = Config::new(target);
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        PASS.run(&mut after, &mut cx).unwrap();
+            ),
+        );
         assert_eq!(outputs(&before), outputs(&after), "{body}");
         ops(&after)
     }
