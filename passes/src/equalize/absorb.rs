@@ -270,11 +270,8 @@ fn shift(model: &Model, sites: &[Site], shifts: &[Vec<f64>]) -> Model {
 fn response(g: &Graph, op: OpId, data: &[f64]) -> Vec<f64> {
     let weight = g.operand(op, 1).and_then(|v| g.konst(v));
     let Some((weight, coordinates)) = weight.zip(coordinates(g, op)) else { return Vec::new() };
-    let mut out = vec![0.0; coordinates.outputs];
-    for (i, w) in weight.f32s().iter().enumerate() {
-        let (output, input) = coordinates.at(i);
-        out[output] += f64::from(*w) * data[input];
-    }
+    let (weight, mut out) = (weight.f32s(), vec![0.0; coordinates.outputs]);
+    coordinates.each(|i, output, input| out[output] += f64::from(weight[i]) * data[input]);
     out
 }
 

@@ -545,17 +545,4 @@ impl Coordinates {
             }
         }
     }
-
-    /// Channel of the result and channel of the data of the element at a position.
-    pub(super) fn at(&self, i: usize) -> (usize, usize) {
-        match self.form {
-            Form::Conv { window, per_group } => {
-                let row = i / window;
-                let output = row / self.fan_in;
-                (output, output / per_group * self.fan_in + row % self.fan_in)
-            }
-            Form::Rows => (i / self.inputs, i % self.inputs),
-            Form::Columns => (i % self.outputs, i / self.outputs),
-        }
-    }
 }
