@@ -40,8 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             bare = bare.min(time(plain.as_ref(), &sample, |_, _| ())?);
             n_elements = 0;
             shown = shown.min(time(observing.as_ref(), &sample, |_, data| n_elements += data.len())?);
-            sketched =
-                sketched.min(time(observing.as_ref(), &sample, |slot, data| sketches[slot].observe(data))?);
+            sketched = sketched
+                .min(time(observing.as_ref(), &sample, |slot, data| sketches[slot].observe_thinned(data))?);
         }
         let over = |d: Duration| 100.0 * (d.as_secs_f64() / bare.as_secs_f64() - 1.0);
         writeln!(

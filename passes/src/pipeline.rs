@@ -1,5 +1,6 @@
 //! The compiler from top to bottom: read this to know what squint does.
 
+use crate::calibration::Counting;
 use crate::config::{Config, OperatorFormat, Scheme};
 use crate::evidence::{Evidence, Known};
 use crate::float_graph::FloatGraph;
@@ -459,7 +460,7 @@ pub fn record(
         graph: Fingerprint::of(model).map_err(|c| PassError::Model(c.to_string()))?,
         data: part.data,
         names: observed.iter().map(|v| g.value(*v).name().to_owned()).collect(),
-        tally: calibrate::Tally::new(observed.len(), part.each).by_channel(&axes),
+        tally: calibrate::Tally::new(observed.len(), part.each).counting(part.counting).by_channel(&axes),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     if let Some(begun) = part.begun {
@@ -501,6 +502,8 @@ pub struct Part<'a> {
     pub indices: Vec<usize>,
     /// Whether the extremes of each sample are kept, for methods that depend on the order of samples.
     pub each: bool,
+    /// Which elements of large samples are counted.
+    pub counting: Counting,
     /// Names of values, with `*` for any characters, whose channels are told apart.
     pub channels: &'a [String],
     /// What an earlier run got done: its samples are not run again.

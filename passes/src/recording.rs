@@ -63,6 +63,9 @@ impl Recording {
         if kept != other_kept && !self.names.is_empty() {
             return Some("only one of them has the extremes of each sample".into());
         }
+        if self.tally.counted() != other.tally.counted() {
+            return Some("only one of them counts every element of large samples".into());
+        }
         let axes = |r: &Recording| r.tally.values().iter().map(Seen::axis).collect::<Vec<_>>();
         let differ = axes(self).into_iter().zip(axes(other)).position(|(a, b)| a != b);
         if let Some(i) = differ {

@@ -8,6 +8,7 @@ use super::runtime::RuntimeFlags;
 use super::talk::Talk;
 use clap::Args;
 use squint::passes::calibrate::NAME as CALIBRATE;
+use squint::passes::calibration::Counting;
 use squint::stats::{self, CalibrateOptions, DataRecord, Shard};
 use squint::{Config, Hooks, Progress, Samples};
 use std::ffi::OsString;
@@ -44,6 +45,10 @@ pub(crate) struct Calibrate {
     /// samples, which statistics otherwise forget.
     #[arg(long)]
     keep_extremes: bool,
+    /// Count every element. Of samples of 32,768 and more, otherwise, the histogram of a value counts the tails and an
+    /// evenly spread part of the bulk, in half of the time.
+    #[arg(long)]
+    every_element: bool,
     /// Measure the channels of this value, too; `*` stands for any characters. Less than 1 KiB for each channel. May
     /// be given again.
     #[arg(long, value_name = "VALUE")]
@@ -70,6 +75,7 @@ impl Calibrate {
         let options = CalibrateOptions {
             shard: self.shard,
             each: self.keep_extremes,
+            counting: if self.every_element { Counting::Every } else { Counting::Thinned },
             channels: self.per_channel.clone(),
             checkpoint: Some(partial.clone()),
             every: Duration::from_secs(self.checkpoint),

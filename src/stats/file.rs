@@ -28,7 +28,7 @@
 //! | `V.channels.sums` | U64 \[channels, 2, 6\] | |
 //!
 //! and `samples`, I64, the numbers of the samples that are included. The metadata has one entry, `squint`, a JSON
-//! object: format, version, data, graph, inputs, values. (One entry, because writers of the format do not keep
+//! object: format, version, counted, data, graph, inputs, values. (One entry, because writers of the format do not keep
 //! several in order; and the same statistics are to be the same bytes.)
 
 use super::arrays::{Arrays, array, channels, sketch};
@@ -38,6 +38,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde_json::{Value, json};
 use squint_ir::fingerprint::{Fingerprint, OpPrint};
 use squint_passes::calibrate::{DataHash, First, Seen, Tally};
+use squint_passes::calibration::Counting;
 use squint_passes::recording::{DataRecord, Recording};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -118,6 +119,7 @@ fn metadata(r: &Recording) -> Value {
     json!({
         "format": FORMAT,
         "version": r.version,
+        "counted": counted(r.tally.counted()),
         "data": {
             "source": r.data.source,
             "preprocessing": r.data.preprocessing,
@@ -177,7 +179,24 @@ fn from_bytes(bytes: &[u8]) -> Result<Recording, String> {
         .ok_or("its samples are out of range")?;
     let hash = text(&m["data"]["hash"], "data")?;
     let tally = Tally::from_parts(values, inputs, done, data_hash(&hash).ok_or_else(|| damaged("data"))?);
+    let tally = tally.counting(counting(&m["counted"]).ok_or_else(|| damaged("counted"))?);
     Ok(Recording { graph, data, names, tally, version: text(&m["version"], "version")? })
+}
+
+/// Which elements of large samples were counted, as the file says it.
+fn counted(counting: Counting) -> &'static str {
+    match counting {
+        Counting::Thinned => "thinned",
+        Counting::Every => "every",
+    }
+}
+
+fn counting(v: &Value) -> Option<Counting> {
+    match v {
+        // Files that do not say it are older than thinning.
+        Value::Null => Some(Counting::Every),
+        v => [Counting::Thinned, Counting::Every].into_iter().find(|c| v.as_str() == Some(counted(*c))),
+    }
 }
 
 fn operator(v: &Value) -> Option<OpPrint> {
@@ -223,11 +242,11 @@ fn damaged(part: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use squint_passes::calibration::{ChannelSketches, Sketch};
+    use squint_passes::calibration::{ChannelSketches, Counting, Sketch};
 
     fn example() -> Recording {
         let mut sketch = Sketch::keeping_each();
-        sketch.observe_nth(3, &[-1.0, 0.0, 2.5, f32::NAN]);
+        sketch.observe_nth(3, &[-1.0, 0.0, 2.5, f32::NAN], Counting::Every);
         let first = First { sample: 3, dims: vec![1, 4] };
         let mut channels = ChannelSketches::new(1);
         channels.observe(&[1, 4], &[-1.0, 0.0, 2.5, f32::NAN]);

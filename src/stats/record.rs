@@ -4,6 +4,7 @@ use super::{Recording, Shard, file};
 use crate::Error;
 use squint_ir::Model;
 use squint_ir::execute::{Execute, Samples};
+use squint_passes::calibration::Counting;
 use squint_passes::config::Config;
 use squint_passes::pipeline::{self, Part};
 use squint_passes::recording::DataRecord;
@@ -18,6 +19,8 @@ pub struct CalibrateOptions {
     pub shard: Shard,
     /// Whether the extremes of each sample are kept, for methods that depend on the order of samples.
     pub each: bool,
+    /// Which elements of large samples are counted.
+    pub counting: Counting,
     /// Names of values, with `*` for any characters, of which channels are told apart, too.
     pub channels: Vec<String>,
     /// Where unfinished work is kept; `None` to keep none.
@@ -57,6 +60,7 @@ pub fn calibrate(
         data: DataRecord { total: samples.len(), ..data },
         indices: options.shard.indices(samples.len()),
         each: options.each,
+        counting: options.counting,
         channels: &options.channels,
         begun: begun.as_ref(),
         every: options.checkpoint.as_ref().map(|_| options.every),

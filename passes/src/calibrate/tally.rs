@@ -2,7 +2,7 @@
 //!
 //! A tally is a function of the set of samples it has seen: order, threads and merges leave no trace.
 
-use crate::calibration::{ChannelSketches, Sketch};
+use crate::calibration::{ChannelSketches, Counting, Sketch};
 use crate::statistics::Statistics;
 use sha2::{Digest, Sha256};
 use squint_ir::execute::{Sample, Samples};
@@ -16,6 +16,7 @@ pub struct Tally {
     inputs: BTreeMap<String, First>,
     done: BTreeSet<usize>,
     hash: DataHash,
+    counting: Counting,
 }
 
 /// What was seen of one value.
@@ -51,7 +52,8 @@ impl Seen {
 }
 
 impl Tally {
-    /// A tally of so many values and no sample; `each` if the extremes of each sample are to be kept.
+    /// A tally of so many values and no sample; `each` if the extremes of each sample are to be kept. Large samples
+    /// are thinned unless [`counting`](Self::counting) asks for every element.
     pub fn new(n_values: usize, each: bool) -> Tally {
         let sketch = || if each { Sketch::keeping_each() } else { Sketch::new() };
         Tally {
@@ -59,7 +61,18 @@ impl Tally {
             inputs: BTreeMap::new(),
             done: BTreeSet::new(),
             hash: DataHash::default(),
+            counting: Counting::default(),
         }
+    }
+
+    /// The same with other elements counted.
+    pub fn counting(self, counting: Counting) -> Tally {
+        Tally { counting, ..self }
+    }
+
+    /// Which elements are counted.
+    pub fn counted(&self) -> Counting {
+        self.counting
     }
 
     /// The same, and of the values that have an axis here, statistics of the channels along it, too.
@@ -73,7 +86,7 @@ impl Tally {
     /// A tally of the same values that has seen nothing.
     pub(crate) fn emptied(&self) -> Tally {
         let axes: Vec<Option<usize>> = self.values.iter().map(Seen::axis).collect();
-        Tally::new(self.values.len(), self.keeps_each()).by_channel(&axes)
+        Tally::new(self.values.len(), self.keeps_each()).counting(self.counting).by_channel(&axes)
     }
 
     /// A tally from its parts, as read from a file.
@@ -83,7 +96,7 @@ impl Tally {
         done: BTreeSet<usize>,
         hash: DataHash,
     ) -> Tally {
-        Tally { values, inputs, done, hash }
+        Tally { values, inputs, done, hash, counting: Counting::default() }
     }
 
     /// Of each observed value.
@@ -143,7 +156,7 @@ impl Tally {
     /// Takes in a value of a sample.
     pub(crate) fn observe(&mut self, i: usize, slot: usize, dims: &[usize], data: &[f32]) {
         let seen = &mut self.values[slot];
-        seen.sketch.observe_nth(i, data);
+        seen.sketch.observe_nth(i, data, self.counting);
         if let Some(channels) = &mut seen.channels {
             channels.observe(dims, data);
         }

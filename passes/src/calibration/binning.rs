@@ -1,5 +1,5 @@
 //! The two passes over the data of a sample: extremes first, then bins; and the window of bins that data
-//! occupies.
+//! occupies. Of large samples the second pass may see a part only (`thinning.rs`).
 //!
 //! Bins mirror at zero: with width `w = 2^k`, a value `x > 0` falls into bin `trunc(x / w)` and `x < 0` into
 //! `-1 - trunc(|x| / w)`. So bin `i` covers `[i w, (i + 1) w)` on the positive side and `(i w, (i + 1) w]` on
@@ -38,10 +38,10 @@ const _: () = assert!(TABLE_SIZE.is_power_of_two());
 const SMALL_SAMPLE: usize = 1 << 11;
 
 /// Elements after which tables of `u32` are added to the counts.
-const TABLE_CAPACITY: usize = 1 << 30;
+pub(crate) const TABLE_CAPACITY: usize = 1 << 30;
 
 /// Elements whose slots are computed at a time.
-const BLOCK: usize = 128;
+pub(crate) const BLOCK: usize = 128;
 
 /// The bins that data between two extremes occupies: `n_bins` bins from number `first`, each `2^exponent`
 /// wide.
@@ -99,24 +99,48 @@ pub(crate) fn extremes(data: &[f32]) -> Extremes {
     for chunk in chunks {
         for lane in 0..LANES {
             let x = chunk[lane];
-            // Comparisons rather than `f32::min`, which would take several instructions for its treatment of
-            // NaN.
-            min[lane] = if x < min[lane] { x } else { min[lane] };
-            max[lane] = if x > max[lane] { x } else { max[lane] };
+            min[lane] = lesser(x, min[lane]);
+            max[lane] = greater(x, max[lane]);
             poison[lane] += x * 0.0;
         }
     }
     for (lane, &x) in rest.iter().enumerate() {
-        min[lane] = min[lane].min(x);
-        max[lane] = max[lane].max(x);
+        min[lane] = lesser(x, min[lane]);
+        max[lane] = greater(x, max[lane]);
         poison[lane] += x * 0.0;
     }
     Extremes {
         // Adding zero turns a negative zero into a positive one.
-        min: min.into_iter().fold(f32::INFINITY, f32::min) + 0.0,
-        max: max.into_iter().fold(f32::NEG_INFINITY, f32::max) + 0.0,
+        min: folded(min, lesser) + 0.0,
+        max: folded(max, greater) + 0.0,
         all_finite: !poison.iter().any(|p| p.is_nan()),
     }
+}
+
+/// The lesser of two numbers, the second if the first is NaN. `f32::min` would take several instructions for its
+/// treatment of NaN.
+#[inline(always)]
+pub(crate) fn lesser(x: f32, y: f32) -> f32 {
+    if x < y { x } else { y }
+}
+
+/// The greater of two numbers, the second if the first is NaN.
+#[inline(always)]
+pub(crate) fn greater(x: f32, y: f32) -> f32 {
+    if x > y { x } else { y }
+}
+
+/// One of all lanes, by halves, which vectors are good at. The number of lanes is a power of two.
+#[inline(always)]
+pub(crate) fn folded<const LANES: usize>(mut lanes: [f32; LANES], of: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = of(lanes[lane], lanes[lane + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// Adds finite data, all of it within the window, to the counts of its bins. Returns the number of exact
@@ -136,9 +160,12 @@ pub(crate) fn count(data: &[f32], window: Window, counts: &mut [u64]) -> u64 {
 /// Adds data to the counts without tables.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2"))]
 fn count_directly(data: &[f32], window: Window, counts: &mut [u64]) -> u64 {
+    let (inverse, offset) = scale_and_offset(window);
+    let mut slots = [0_u32; BLOCK];
     let mut n_zeros = 0;
-    for_each_block(data, window, |slots| {
-        for &slot in slots {
+    for block in data.chunks(BLOCK) {
+        compute_slots(block, inverse, offset, &mut slots);
+        for &slot in &slots[..block.len()] {
             // Without a branch, as zeros are unpredictable: a zero adds nothing to some bin.
             let slot = slot as usize;
             let is_zero = slot < ZERO_SLOTS;
@@ -147,25 +174,38 @@ fn count_directly(data: &[f32], window: Window, counts: &mut [u64]) -> u64 {
                 *count += u64::from(!is_zero);
             }
         }
-    });
+    }
     n_zeros
 }
 
-/// Adds data to the counts by way of two tables, in turns.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq", "x86_64+avx2"))]
 fn count_in_tables(data: &[f32], window: Window, counts: &mut [u64]) -> u64 {
+    tabulate(data.chunks(BLOCK).map(|block| (block, 1)), window, counts)
+}
+
+/// Adds blocks of at most [`BLOCK`] elements, each with a weight, to the counts by way of two tables, in turns. Weights
+/// of all elements together are at most [`TABLE_CAPACITY`]. Returns the weight of exact zeros.
+#[inline(always)]
+pub(crate) fn tabulate<'a>(
+    blocks: impl Iterator<Item = (&'a [f32], u32)>,
+    window: Window,
+    counts: &mut [u64],
+) -> u64 {
     let (mut even, mut odd) = ([0_u32; TABLE_SIZE], [0_u32; TABLE_SIZE]);
-    for_each_block(data, window, |slots| {
-        let (pairs, rest) = slots.as_chunks::<2>();
+    let (inverse, offset) = scale_and_offset(window);
+    let mut slots = [0_u32; BLOCK];
+    for (block, weight) in blocks {
+        compute_slots(block, inverse, offset, &mut slots);
+        let (pairs, rest) = slots[..block.len()].as_chunks::<2>();
         // Slots are below the table's size; the remainder tells the compiler so.
         for pair in pairs {
-            even[pair[0] as usize % TABLE_SIZE] += 1;
-            odd[pair[1] as usize % TABLE_SIZE] += 1;
+            even[pair[0] as usize % TABLE_SIZE] += weight;
+            odd[pair[1] as usize % TABLE_SIZE] += weight;
         }
         for &slot in rest {
-            even[slot as usize % TABLE_SIZE] += 1;
+            even[slot as usize % TABLE_SIZE] += weight;
         }
-    });
+    }
     let (zeros, bins) = even.split_at(ZERO_SLOTS);
     let (more_zeros, more) = odd.split_at(ZERO_SLOTS);
     for ((count, a), b) in counts.iter_mut().zip(bins).zip(more) {
@@ -174,16 +214,9 @@ fn count_in_tables(data: &[f32], window: Window, counts: &mut [u64]) -> u64 {
     zeros.iter().zip(more_zeros).map(|(a, b)| u64::from(a + b)).sum()
 }
 
-/// Hands the table slots of the data, block by block, to `visit`.
-#[inline(always)]
-fn for_each_block(data: &[f32], window: Window, mut visit: impl FnMut(&[u32])) {
-    let inverse = inverse_width(window.exponent);
-    let offset = ZERO_SLOTS as i32 - window.first;
-    let mut slots = [0_u32; BLOCK];
-    for block in data.chunks(BLOCK) {
-        compute_slots(block, inverse, offset, &mut slots);
-        visit(&slots[..block.len()]);
-    }
+/// What a value is multiplied by, and what is added to its bin, to find its slot.
+fn scale_and_offset(window: Window) -> (f32, i32) {
+    (inverse_width(window.exponent), ZERO_SLOTS as i32 - window.first)
 }
 
 #[inline(always)]

@@ -11,6 +11,7 @@
 //! | `sketch.rs` | [`Sketch`]: counts, extremes, histogram, merging |
 //! | `channels.rs` | [`ChannelSketches`]: a coarse sketch for each channel, where asked for |
 //! | `binning.rs` | the two passes over the data: extremes, then bins; and the window of bins that data occupies |
+//! | `thinning.rs` | which part of a large sample is counted |
 //! | `exact_sum.rs` | a sum of `f32` without rounding, so that addition is associative |
 //! | `codec.rs` | the bytes of a sketch |
 //! | `histogram.rs` | the view that the solvers work on: quantiles, folding onto magnitudes |
@@ -34,6 +35,7 @@ mod percentile;
 mod range;
 pub mod saturation;
 mod sketch;
+mod thinning;
 pub mod weights;
 
 pub use channels::{CHANNEL_BINS, ChannelSketches, MAX_CHANNELS};
@@ -43,3 +45,4 @@ pub use mse::QuantError;
 pub use range::{Method, ParseMethodError, Range, RangeNote, quantization_error, solve};
 pub use sketch::{MAX_BINS, Sketch, SketchParts};
 pub use squint_ir::affine::Grid;
+pub use thinning::Counting;

@@ -220,6 +220,7 @@ impl FromStr for Method {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calibration::Counting;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -237,7 +238,7 @@ mod tests {
 
     fn solved(data: &[f32], method: Method, grid: &Grid) -> Range {
         let mut sketch = Sketch::keeping_each();
-        sketch.observe_nth(0, data);
+        sketch.observe_nth(0, data, Counting::Every);
         solve(&sketch, method, grid)
     }
 

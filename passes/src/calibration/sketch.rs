@@ -5,6 +5,7 @@
 //! - counts are integers, extremes are exact;
 //! - the histogram's bins are aligned to zero and a power of two wide, and their width follows from the exact
 //!   extremes alone (see `binning.rs`). When an extreme moves, bins fold pairwise, which is exact;
+//! - of large samples a part may be counted, which is a function of the sample (see `thinning.rs`);
 //! - means are read off the histogram, and sums over samples are kept without rounding (`exact_sum.rs`).
 //!
 //! Exact zeros, infinities and NaN are counted apart and are in no bin. A zero is an honest value, part of
@@ -15,6 +16,7 @@
 use super::binning::{self, Extremes, Window};
 use super::exact_sum::ExactSum;
 use super::histogram::Histogram;
+use super::thinning::{Counting, survey};
 use std::collections::BTreeMap;
 
 pub use super::binning::MAX_BINS;
@@ -112,8 +114,11 @@ impl Sketch {
     }
 
     /// Takes in the values of the sample of this number, which no other sample has.
-    pub fn observe_nth(&mut self, number: usize, data: &[f32]) {
-        self.observe(data);
+    pub fn observe_nth(&mut self, number: usize, data: &[f32], counting: Counting) {
+        match counting {
+            Counting::Every => self.observe(data),
+            Counting::Thinned => self.observe_thinned(data),
+        }
         if let Some(each) = &mut self.each {
             let seen = binning::extremes(data);
             let seen = match seen.all_finite {
@@ -129,7 +134,20 @@ impl Sketch {
         }
     }
 
-    /// Takes in the values of one sample.
+    /// Takes in the values of one sample; if it is a large one, the histogram and the number of zeros count a part of
+    /// them, with weights that add up to the number of all ([`Counting::Thinned`]). The rest is exact.
+    pub fn observe_thinned(&mut self, data: &[f32]) {
+        match survey(data).filter(|s| s.extremes.all_finite) {
+            None => self.observe(data),
+            Some(survey) => {
+                self.n_samples += 1;
+                self.begin_finite(survey.extremes);
+                self.n_zeros += survey.count(data, self.window, &mut self.counts);
+            }
+        }
+    }
+
+    /// Takes in the values of one sample, every one.
     pub fn observe(&mut self, data: &[f32]) {
         self.n_samples += 1;
         let extremes = binning::extremes(data);
@@ -176,7 +194,7 @@ impl Sketch {
         self.counts.iter().fold(self.n_zeros, |sum, &count| sum.saturating_add(count))
     }
 
-    /// Number of zeros seen.
+    /// Number of zeros seen; an estimate where samples were thinned.
     pub fn n_zeros(&self) -> u64 {
         self.n_zeros
     }
@@ -319,15 +337,19 @@ impl Sketch {
         })
     }
 
-    fn observe_finite(&mut self, data: &[f32], Extremes { min, max, .. }: Extremes) {
-        if data.is_empty() {
-            return;
+    fn observe_finite(&mut self, data: &[f32], extremes: Extremes) {
+        if !data.is_empty() {
+            self.begin_finite(extremes);
+            self.n_zeros += binning::count(data, self.window, &mut self.counts);
         }
+    }
+
+    /// Takes in the extremes of a sample that has finite values.
+    fn begin_finite(&mut self, Extremes { min, max, .. }: Extremes) {
         self.n_numeric_samples += 1;
         self.sum_of_mins.add(min);
         self.sum_of_maxs.add(max);
         self.cover(min, max);
-        self.n_zeros += binning::count(data, self.window, &mut self.counts);
     }
 
     /// Counts infinities and NaN; returns the rest.
@@ -512,7 +534,7 @@ mod tests {
             [(0, &[-1.0, 1.0]), (3, &[f32::NAN]), (5, &[-3.0, 2.0]), (9, &[0.0, 5.0])];
         let sketch = |order: &[usize]| {
             let mut s = Sketch::keeping_each();
-            order.iter().for_each(|i| s.observe_nth(samples[*i].0, samples[*i].1));
+            order.iter().for_each(|i| s.observe_nth(samples[*i].0, samples[*i].1, Counting::Every));
             s
         };
         let all = sketch(&[0, 1, 2, 3]);
