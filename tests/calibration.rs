@@ -331,7 +331,7 @@ fn statistics_of_another_graph_are_refused() {
 #[test]
 fn channels_are_measured_where_asked_and_shown() {
     let dir = workplace();
-    let data = "--data calibration.npz --samples 5";
+    let data = "--data calibration.npz --samples 5 --every-element";
     let refused = squint(&dir, &format!("calibrate digits.onnx {data} --per-channel none -o c.stats"));
     assert!(said(&refused).contains("`none` fits no value that is measured"), "{}", said(&refused));
     squint(&dir, &format!("calibrate digits.onnx {data} -o plain.stats"));
@@ -452,4 +452,45 @@ fn methods_of_weights_and_constraints_reach_the_model() {
     }
     let refused = squint(&dir, "quantize digits.onnx --stats d.stats -o q.onnx --weight-method mean-minmax");
     assert!(said(&refused).contains("is over samples"), "{}", said(&refused));
+}
+
+#[test]
+fn large_samples_are_thinned_to_the_same_bytes_and_told_from_those_counted_whole() {
+    let dir = workplace();
+    let model = r#"<ir_version: 10, opset_import: ["" : 21]>
+g (float[1,2,160,160] x) => (float[1,2,160,160] y) <float[2,2,1,1] w = {1.0, 0.5, -0.5, 2.0}> { y = Conv (x, w) }"#;
+    std::fs::write(dir.path().join("m.onnxtxt"), model).unwrap();
+    std::fs::create_dir(dir.path().join("raw")).unwrap();
+    for i in 0..5 {
+        let element = |j: usize| ((j * (2 * i + 3)) as f32 * 0.001).sin() * (i + 1) as f32;
+        let bytes: Vec<u8> = (0..2 * 160 * 160).flat_map(|j| element(j).to_le_bytes()).collect();
+        std::fs::write(dir.path().join(format!("raw/{i}.bin")), bytes).unwrap();
+    }
+    let measure = |words: &str| squint(&dir, &format!("calibrate m.onnxtxt --data raw {words}"));
+    for i in 0..3 {
+        measure(&format!("--shard {i}/3 --threads {} -o {i}.stats", i + 1));
+    }
+    squint(&dir, "stats merge 2.stats 0.stats 1.stats -o merged.stats");
+    measure("-o one.stats");
+    measure("--every-element -o every.stats");
+    measure("--every-element --shard 0/3 -o every0.stats");
+    let bytes = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    assert_eq!(bytes("merged.stats"), bytes("one.stats"));
+    let refused = squint(&dir, "stats merge every0.stats 1.stats 2.stats -o m.stats");
+    assert!(said(&refused).contains("only one of them counts every element"), "{}", said(&refused));
+
+    let shown = |name: &str| {
+        let shown = squint(&dir, &format!("stats show {name} --format json")).stdout;
+        serde_json::from_slice::<serde_json::Value>(&shown).unwrap()
+    };
+    let (thinned, every) = (shown("one.stats"), shown("every.stats"));
+    assert_eq!((&thinned["counted"], &every["counted"]), (&"thinned".into(), &"every".into()));
+    for (a, b) in thinned["values"].as_array().unwrap().iter().zip(every["values"].as_array().unwrap()) {
+        for exact in ["name", "finite", "non_finite", "min", "max"] {
+            assert_eq!(a[exact], b[exact]);
+        }
+        assert_ne!(a["mean_square"], b["mean_square"]);
+        let quantile = |v: &serde_json::Value| v["quantiles"]["99.9%"].as_f64().unwrap();
+        assert!((quantile(a) / quantile(b) - 1.0).abs() < 0.01, "{a} {b}");
+    }
 }

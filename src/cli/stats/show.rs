@@ -132,6 +132,7 @@ fn report(recording: &Recording, values: &[(&str, &Seen)], per_channel: bool) ->
         "graph": recording.graph.hash,
         "data": recording.data.source,
         "preprocessing": recording.data.preprocessing,
+        "counted": recording.tally.counted().name(),
         "samples": {"measured": recording.tally.done().len(), "total": recording.data.total},
         "values": values.iter().map(value).collect::<Vec<_>>(),
     })
