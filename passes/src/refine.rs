@@ -26,7 +26,7 @@ use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::runner::Progress;
-use crate::simulate::{Deviation, Errors, Simulator, scores_classes_only};
+use crate::simulate::{Deviation, Errors, Simulator, round, scores_classes_only};
 use crate::trials::spread;
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples};
@@ -86,9 +86,7 @@ pub(crate) fn refine(
         let errors = |plan: &QuantPlan| simulator.errors_in(rounded.as_ref(), plan);
         let measured = |plan: &QuantPlan, samples| {
             let roundings = simulator.roundings(plan);
-            simulator.measure(rounded.as_ref(), samples, &|slot, _, data| {
-                Some(roundings.get(slot)?.as_ref()?.round(data))
-            })
+            simulator.measure(rounded.as_ref(), samples, &|slot, _, data| round(&roundings, slot, data))
         };
         let of_first = measured(&plan, 0..numbers.len())?;
         let first = Errors::of(&of_first);

@@ -21,7 +21,7 @@ use errors::Difference;
 pub(crate) use errors::{Errors, Measured};
 use rayon::prelude::*;
 pub(crate) use rounding::Rounding;
-use squint_ir::execute::{Sample, Samples, Session};
+use squint_ir::execute::{Elements, Sample, Samples, Session};
 use squint_ir::{Graph, Model, Tensor, ValueId, ValueTable};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -170,7 +170,7 @@ impl<'a> Simulator<'a> {
         roundings: &[Option<Rounding>],
     ) -> Result<Vec<Tensor>, PassError> {
         let session = self.float.session();
-        Ok(session.run(sample, &mut |slot, _, data| Some(roundings.get(slot)?.as_ref()?.round(data)))?)
+        Ok(session.run_edited(sample, &mut |slot, _, data| round(roundings, slot, data))?)
     }
 
     /// What a plan does to each sample, in the graph of `session`.
@@ -179,7 +179,7 @@ impl<'a> Simulator<'a> {
     /// If the executor fails.
     pub(crate) fn errors_in(&self, session: &dyn Session, plan: &QuantPlan) -> Result<Errors, PassError> {
         let roundings = self.roundings(plan);
-        self.errors_with(session, &|slot, _, data| Some(roundings.get(slot)?.as_ref()?.round(data)))
+        self.errors_with(session, &|slot, _, data| round(&roundings, slot, data))
     }
 
     /// What two plans do to each sample in graphs of their own, which are made ready side by side or one after the other.
@@ -201,17 +201,17 @@ impl<'a> Simulator<'a> {
         Ok((a?, b?))
     }
 
-    /// What becomes of each sample in the graph of `session`, which exposes the observed values first of all, with what
-    /// `change` gives in the place of values.
+    /// What becomes of each sample in the graph of `session`, which exposes the observed values first of all, with values
+    /// as they are edited.
     ///
     /// # Errors
     /// If the executor fails.
     pub(crate) fn errors_with(
         &self,
         session: &dyn Session,
-        change: &(impl Fn(usize, &[usize], &[f32]) -> Option<Vec<f32>> + Sync),
+        edit: &(impl Fn(usize, &[usize], &mut Elements<'_>) + Sync),
     ) -> Result<Errors, PassError> {
-        Ok(Errors::of(&self.measure(session, 0..self.samples.len(), change)?))
+        Ok(Errors::of(&self.measure(session, 0..self.samples.len(), edit)?))
     }
 
     /// What becomes of some of the samples, as [`Simulator::errors_with`].
@@ -222,12 +222,12 @@ impl<'a> Simulator<'a> {
         &self,
         session: &dyn Session,
         samples: Range<usize>,
-        change: &(impl Fn(usize, &[usize], &[f32]) -> Option<Vec<f32>> + Sync),
+        edit: &(impl Fn(usize, &[usize], &mut Elements<'_>) + Sync),
     ) -> Result<Vec<Measured>, PassError> {
         let taps = self.float.taps();
         let run = |i: usize| {
             let sample = self.samples.get(i)?;
-            let planned = taps.run(session, &sample, &mut |slot, dims, data| change(slot, dims, data))?;
+            let planned = taps.run(session, &sample, &mut |slot, dims, data| edit(slot, dims, data))?;
             let pairs = self.tapped[i].iter().zip(&planned.tapped);
             let differences = pairs.map(|(float, planned)| Difference::of(float, planned)).collect();
             let sums = Sums::of(&self.references[i], &planned.outputs, &self.classes);
@@ -243,6 +243,13 @@ impl<'a> Simulator<'a> {
             sums.add(&Sums::of(reference, output, &self.classes));
         }
         sums.deviation()
+    }
+}
+
+/// Rounds an observed value as planned for its slot, if it is.
+pub(crate) fn round(roundings: &[Option<Rounding>], slot: usize, data: &mut Elements<'_>) {
+    if let Some(Some(rounding)) = roundings.get(slot) {
+        rounding.round(data.edit());
     }
 }
 
@@ -335,7 +342,7 @@ mod tests {
         assert!(found.error > 0.0 && found.sqnr() > 50.0);
         // Far beyond what a planned scale would cover.
         let wide: Vec<f32> = (0..200).map(|i| i as f32).collect();
-        let rounded = Rounding::Dynamic.round(&wide);
+        let rounded = Rounding::Dynamic.rounded(&wide);
         assert!(wide.iter().zip(&rounded).all(|(x, y)| (x - y).abs() < 0.5));
         assert_eq!(s.error_of_each_dynamic(&[y], 4).unwrap().get(y), Some(&found.error));
     }
