@@ -14,6 +14,7 @@
 
 mod each;
 mod knee;
+mod methods;
 mod verdict;
 
 pub(crate) use verdict::{Verdict, all_in_float, verdict, why_float};
@@ -26,7 +27,7 @@ use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::runner::Progress;
-use crate::simulate::{Deviation, Errors, Simulator, round, scores_classes_only};
+use crate::simulate::{Deviation, Simulator, round, scores_classes_only};
 use crate::trials::spread;
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples};
@@ -34,18 +35,6 @@ use squint_ir::{Graph, Model, ValueId, ValueTable};
 
 /// Name of the stage.
 pub(crate) const NAME: &str = "refine";
-
-/// Methods tried by `auto`, those first that clip least. The first, which clips nothing, is kept unless another is clearly
-/// better, also in its largest errors; and each one unless one behind it is [`AHEAD`]: what calibration has seen rarely,
-/// deployment may see more often.
-const CANDIDATES: [Method; 5] =
-    [Method::MinMax, Method::Mse, Method::Percentile(99.99), Method::Auto, Method::Entropy];
-
-/// Decibels by which a method that clips more must be better than one that clips less.
-const AHEAD: f64 = 0.5;
-
-/// A method that is no better on one of so many samples than the first is not tried on the others.
-const FEW: usize = 3;
 
 /// Share of rows whose class may change, see [`Deviation::flips`].
 const MAX_FLIPS: f64 = 0.01;
@@ -67,9 +56,8 @@ pub(crate) fn refine(
         return Ok(());
     }
     let draft = Draft::new(model, cx)?;
-    let solved = |method| Steering { ranges: Some((method, draft.solve(cx, method))), ..Steering::default() };
     let auto = cx.config.method == Method::Auto;
-    let mut steering = solved(if auto { CANDIDATES[0] } else { cx.config.method });
+    let mut steering = methods::by(cx, &draft, if auto { methods::FIRST } else { cx.config.method });
     let mut plan = draft.plan(cx, &steering, false);
     if plan.is_float() {
         return Ok(());
@@ -88,26 +76,10 @@ pub(crate) fn refine(
             let roundings = simulator.roundings(plan);
             simulator.measure(rounded.as_ref(), samples, &|slot, _, data| round(&roundings, slot, data))
         };
-        let of_first = measured(&plan, 0..numbers.len())?;
-        let first = Errors::of(&of_first);
-        let mut best = (CLEARLY, first.clone());
-        let candidates = if auto { &CANDIDATES[1..] } else { &[] };
-        let few = numbers.len().div_ceil(FEW).max(2).min(numbers.len());
-        for method in candidates {
-            let tried = solved(*method);
-            let other = draft.plan(cx, &tried, false);
-            let mut of_other = measured(&other, 0..few)?;
-            if Errors::of(&of_other).lead_over(&Errors::of(&of_first[..few])) <= 0.0 {
-                continue;
-            }
-            of_other.extend(measured(&other, few..numbers.len())?);
-            let errors = Errors::of(&of_other);
-            let gain = errors.gain_over(&first);
-            if gain > best.0 && errors.peaks_no_more_than(&first) {
-                (steering, plan, best) = (tried, other, (gain + AHEAD, errors));
-            }
-        }
-        with_weights = Some(best.1.deviation());
+        let best;
+        methods::Choice { steering, plan, errors: best } =
+            methods::choose(cx, &draft, (steering, plan), auto, numbers.len(), &measured)?;
+        with_weights = Some(best.deviation());
         if cx.config.effort > 2 {
             with_weights = None;
             let alone = simulator.error_of_each(&plan, cx.trials.single_runs())?;
@@ -128,7 +100,7 @@ pub(crate) fn refine(
                 samples: numbers.len(),
                 progress,
             };
-            bench.refine(cx, &order, &mut steering, &mut plan, best.1)?;
+            bench.refine(cx, &order, &mut steering, &mut plan, best)?;
         }
     }
     let states = states(model);
@@ -299,9 +271,6 @@ fn widened(g: &Graph, steering: &Steering) -> Option<Steering> {
     }
     Some(Steering { ranges: Some((*method, wider.into())), ..steering.clone() })
 }
-
-/// A method replaces the first only if its error is smaller by so many decibels: few samples decide.
-const CLEARLY: f64 = 1.0;
 
 #[derive(Clone, Copy)]
 struct Bound {

@@ -35,7 +35,7 @@ pub(crate) struct Split {
 const HELD_BACK: RangeInclusive<usize> = 6..=24;
 
 /// Samples that plans are tried on first.
-const TRIED_ON: RangeInclusive<usize> = 4..=24;
+const TRIED_ON: RangeInclusive<usize> = 8..=24;
 
 /// Samples that decide whether operators go back to float.
 const DECIDED_ON: usize = 8;
