@@ -24,10 +24,11 @@ use crate::calibration::{Method, Range};
 use crate::config::Scheme;
 use crate::feedback::{Sequence, states};
 use crate::float_graph::FloatGraph;
+use crate::outputs::classes_only;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::runner::Progress;
-use crate::simulate::{Deviation, Simulator, round, scores_classes_only};
+use crate::simulate::{Deviation, Simulator, round};
 use crate::trials::spread;
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples};
@@ -120,7 +121,7 @@ pub(crate) fn refine(
     let flips = if unbounded { 1.0 } else { MAX_FLIPS };
     let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips };
     // Which class is best is all that scores are for; other numbers are used as they are.
-    let enough = unbounded || scores_classes_only(model.main()) || !states.is_empty();
+    let enough = unbounded || classes_only(model.main(), cx.config.class_axis) || !states.is_empty();
     let is_enough = |d: Deviation| bound.holds(d) && (enough || d.sqnr() >= knee::ENOUGH);
     // What is enough with rounded weights, and not far from being enough to spare some, is enough.
     let spare = to_spare(&steering);

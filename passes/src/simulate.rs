@@ -13,16 +13,15 @@ mod rounding;
 use crate::calibrate::threads;
 use crate::config::Config;
 use crate::float_graph::FloatGraph;
+use crate::outputs::{Error, Kind, OutputErrors, kinds};
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
 pub(crate) use deviation::Deviation;
-use deviation::{Classes, Sums};
-use errors::Difference;
 pub(crate) use errors::{Errors, Measured};
 use rayon::prelude::*;
 pub(crate) use rounding::Rounding;
 use squint_ir::execute::{Elements, Sample, Samples, Session};
-use squint_ir::{Graph, Model, Tensor, ValueId, ValueTable};
+use squint_ir::{Model, Tensor, ValueId, ValueTable};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -36,8 +35,7 @@ pub(crate) struct Simulator<'a> {
     references: Vec<Vec<Tensor>>,
     /// What is compared in the place of outputs, of each sample.
     tapped: Vec<Vec<Tensor>>,
-    /// Of each output the axis of its classes, if it is scores of classes.
-    classes: Vec<Option<Classes>>,
+    kinds: Vec<Kind>,
     pool: rayon::ThreadPool,
 }
 
@@ -77,39 +75,6 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// The axis of classes of probabilities, and of what a matrix of weights gives, if those are more numbers than a box has:
-/// logits.
-fn scores_classes(g: &Graph, output: ValueId) -> Option<Classes> {
-    let (op, _) = g.producer(output)?;
-    let operand = |slot| g.operand(op, slot);
-    let logits = Classes { axis: -1, logarithms: false };
-    match g.op(op).op_type.as_str() {
-        function @ ("Softmax" | "LogSoftmax") => {
-            let axis = g.op(op).int("axis").unwrap_or(-1);
-            Some(Classes { axis, logarithms: function == "LogSoftmax" })
-        }
-        "Gemm" | "MatMul" => {
-            let by_row = g.op(op).int("transB").unwrap_or(0) != 0;
-            let dims = operand(1).and_then(|w| g.konst(w)).map(|w| w.dims());
-            let n = dims.and_then(|d| if by_row { d.first() } else { d.last() });
-            n.is_some_and(|n| *n > BOX).then_some(logits)
-        }
-        // The bias of a product.
-        "Add" => (0..2).find_map(|slot| {
-            operand(slot).filter(|x| g.only_use(*x).is_some()).and_then(|x| scores_classes(g, x))
-        }),
-        _ => None,
-    }
-}
-
-/// True if every output is scores of classes, of which only the order matters.
-pub(crate) fn scores_classes_only(g: &Graph) -> bool {
-    g.outputs.iter().all(|v| scores_classes(g, *v).is_some())
-}
-
-/// Numbers that describe a box.
-const BOX: usize = 4;
-
 impl<'a> Simulator<'a> {
     /// Runs the samples of these numbers in float.
     ///
@@ -126,13 +91,12 @@ impl<'a> Simulator<'a> {
         let n = numbers.len();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(config).min(n)).build();
         let pool = pool.map_err(|e| PassError::Config(format!("threads for simulation: {e}")))?;
-        let g = model.main();
         let run = |i: &usize| float.reference(*i, samples).map(|r| (r.outputs, r.tapped));
         let references = pool.install(|| numbers.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
         let (references, tapped) = references.into_iter().unzip();
-        let classes = g.outputs.iter().map(|v| scores_classes(g, *v)).collect();
+        let kinds = kinds(model.main(), config.class_axis);
         let samples = Inputs::new(samples, numbers);
-        Ok(Simulator { float, observed, samples, references, tapped, classes, pool })
+        Ok(Simulator { float, observed, samples, references, tapped, kinds, pool })
     }
 
     /// What a plan does.
@@ -229,8 +193,8 @@ impl<'a> Simulator<'a> {
             let sample = self.samples.get(i)?;
             let planned = taps.run(session, &sample, &mut |slot, dims, data| edit(slot, dims, data))?;
             let pairs = self.tapped[i].iter().zip(&planned.tapped);
-            let differences = pairs.map(|(float, planned)| Difference::of(float, planned)).collect();
-            let sums = Sums::of(&self.references[i], &planned.outputs, &self.classes);
+            let differences = pairs.map(|(float, planned)| Error::between_tensors(float, planned)).collect();
+            let sums = OutputErrors::between(&self.references[i], &planned.outputs, &self.kinds);
             Ok::<_, PassError>(Measured { differences, sums })
         };
         self.pool.install(|| samples.into_par_iter().map(run).collect())
@@ -238,11 +202,11 @@ impl<'a> Simulator<'a> {
 
     /// The difference between the outputs of some runs in float and of as many others.
     pub(crate) fn compare(&self, references: &[Vec<Tensor>], outputs: &[Vec<Tensor>]) -> Deviation {
-        let mut sums = Sums::new(self.classes.len());
+        let mut sums = OutputErrors::new(self.kinds.len());
         for (reference, output) in references.iter().zip(outputs) {
-            sums.add(&Sums::of(reference, output, &self.classes));
+            sums.add(&OutputErrors::between(reference, output, &self.kinds));
         }
-        sums.deviation()
+        Deviation::of(&sums)
     }
 }
 
