@@ -66,6 +66,9 @@ pub(crate) fn refine(
     let observed = cx.observed.clone();
     let numbers = cx.trials.tried_on();
     let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
+    let states = states(model);
+    // Which class is best is all that scores are for; other numbers are used as they are.
+    let classes = states.is_empty() && classes_only(model.main(), cx.config.class_axis);
     // What the plan does with rounded weights, where that is known.
     let mut with_weights = None;
     if auto || cx.config.effort > 2 {
@@ -77,10 +80,11 @@ pub(crate) fn refine(
             let roundings = simulator.roundings(plan);
             simulator.measure(rounded.as_ref(), samples, &|slot, _, data| round(&roundings, slot, data))
         };
-        let best;
-        methods::Choice { steering, plan, errors: best } =
+        let (best, of_best);
+        methods::Choice { steering, plan, errors: best, measured: of_best } =
             methods::choose(cx, &draft, (steering, plan), auto, numbers.len(), &measured)?;
-        with_weights = Some(best.deviation());
+        let expected = classes.then(|| simulator.expected_of(&of_best));
+        with_weights = Some(knee::Measured::with(best.deviation(), expected));
         if cx.config.effort > 2 {
             with_weights = None;
             let alone = simulator.error_of_each(&plan, cx.trials.single_runs())?;
@@ -104,7 +108,6 @@ pub(crate) fn refine(
             bench.refine(cx, &order, &mut steering, &mut plan, best)?;
         }
     }
-    let states = states(model);
     if cx.config.guide.is_some() && states.is_empty() {
         // What single values cost is known: every plan above was placed by it.
         cx.steering = steering;
@@ -120,19 +123,22 @@ pub(crate) fn refine(
     let unbounded = min_sqnr == f64::NEG_INFINITY;
     let flips = if unbounded { 1.0 } else { MAX_FLIPS };
     let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips };
-    // Which class is best is all that scores are for; other numbers are used as they are.
-    let enough = unbounded || classes_only(model.main(), cx.config.class_axis) || !states.is_empty();
-    let is_enough = |d: Deviation| bound.holds(d) && (enough || d.sqnr() >= knee::ENOUGH);
+    let enough = unbounded || !states.is_empty();
+    let is_enough = |m: &knee::Measured| {
+        let steady = || if classes { m.flips() <= knee::STEADY } else { m.deviation.sqnr() >= knee::ENOUGH };
+        bound.holds(m.deviation) && (enough || steady())
+    };
     // What is enough with rounded weights, and not far from being enough to spare some, is enough.
     let spare = to_spare(&steering);
-    let certain = |d: &Deviation| is_enough(*d) && !(spare - OF_WEIGHTS..spare).contains(&d.sqnr());
-    let deviation = match with_weights.filter(certain) {
-        Some(deviation) => deviation,
-        None => simulator.deviation(&plan)?,
+    let certain =
+        |m: &knee::Measured| is_enough(m) && !(spare - OF_WEIGHTS..spare).contains(&m.deviation.sqnr());
+    let measured = match with_weights.filter(certain) {
+        Some(measured) => measured,
+        None => knee::Measured::of(&simulator, &plan, classes)?,
     };
-    if is_enough(deviation) {
+    if is_enough(&measured) {
         cx.steering = steering;
-        if auto && deviation.sqnr() >= spare {
+        if auto && measured.deviation.sqnr() >= spare {
             widen(model, cx, &draft, &simulator)?;
         }
         return Ok(());
@@ -140,16 +146,17 @@ pub(crate) fn refine(
     // So few samples may mislead: more are asked before speed is given up.
     let numbers = cx.trials.decided_on();
     let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
-    let deviation = simulator.deviation(&plan)?;
+    let measured = knee::Measured::of(&simulator, &plan, classes)?;
+    let deviation = measured.deviation;
     let held = bound.holds(deviation);
-    if !is_enough(deviation) {
+    if !is_enough(&measured) {
         if states.is_empty() {
             steering.errors = simulator.error_of_each(&plan, cx.trials.single_runs())?;
             steering.dynamic_errors =
                 simulator.error_of_each_dynamic(&draft.dynamic_reads(), cx.trials.single_runs())?;
             let worth = match enough {
                 true => None,
-                false => knee::price(cx, &draft, &simulator, &steering, (&plan, deviation), bound)?,
+                false => knee::price(cx, &draft, &simulator, &steering, (&plan, &measured), bound)?,
             };
             steering.price = match worth {
                 Some(price) => price,
@@ -177,7 +184,7 @@ pub(crate) fn refine(
         };
         let had = format!(
             "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {} samples",
-            deviation.flips * 100.0,
+            deviation.flips.max(measured.flips()) * 100.0,
             numbers.len()
         );
         if !held {
