@@ -2,14 +2,14 @@
 
 use crate::Error;
 use crate::interpret::Interpreter;
-use squint_ir::Model;
 use squint_ir::execute::{Execute, Samples};
-use squint_passes::compare::largest;
+use squint_ir::{Model, Tensor};
+use squint_passes::outputs::{Classes, Scale, kinds, largest};
 use squint_passes::pass::PassError;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Samples whose label is the best class, or among the best five.
+/// Rows whose label is the best class, or among the best five.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Score {
     /// Labelled rows.
@@ -32,8 +32,19 @@ impl Score {
     }
 }
 
-/// Runs a classifier, float or quantized, on labelled samples: `labels[i]` is the class of sample `i`. Classes
-/// are counted along the last axis of `output`, or of the first output if no name is given.
+/// Where the classes of a classifier are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EvaluateOptions {
+    /// The output that holds them; the first, if no name is given.
+    pub output: Option<String>,
+    /// Their axis, counted from the end if it is negative. By default that of the Softmax that makes the output, else axis 1
+    /// of an array of rank 4 and more, and the last one of others.
+    pub class_axis: Option<i64>,
+}
+
+/// Runs a classifier, float or quantized, on labelled samples. `labels` has a class for each row of classes, sample by
+/// sample: one for each sample of a classifier of pictures, one for each pixel of a segmentation, in the order of memory.
+/// Rows whose label is negative have none and are not counted.
 ///
 /// # Errors
 /// If the model cannot be run, has no such output, or the output has not one row of scores for each label.
@@ -42,38 +53,70 @@ pub fn evaluate(
     executor: &dyn Execute,
     samples: &dyn Samples,
     labels: &[i64],
-    output: Option<&str>,
+    options: &EvaluateOptions,
 ) -> Result<Score, Error> {
     let interpreter = Interpreter::new(model)?;
-    let names: Vec<&str> = {
-        let g = interpreter.model().main();
-        g.outputs.iter().map(|v| g.value(*v).name()).collect()
-    };
-    let at = match output {
+    let g = interpreter.model().main();
+    let names: Vec<&str> = g.outputs.iter().map(|v| g.value(*v).name()).collect();
+    let at = match &options.output {
         None => 0,
-        Some(wanted) => names.iter().position(|n| *n == wanted).ok_or_else(|| {
+        Some(wanted) => names.iter().position(|n| n == wanted).ok_or_else(|| {
             PassError::Config(format!("there is no output `{wanted}`; there are `{}`", names.join("`, `")))
         })?,
     };
+    let known = options.class_axis.map(|axis| Classes { axis, scale: Scale::Scores });
+    let known = known.or_else(|| kinds(g, None).get(at).and_then(|k| k.classes()));
+    let each = labels.len() / samples.len().max(1);
     let mut score = Score::default();
     interpreter.run(executor, samples, &[], |i, outputs| {
         let scores = &outputs[at].1;
-        let width = scores.dims().last().copied().unwrap_or(1);
-        if !scores.dtype().is_float() || width != scores.len() || width < 2 {
-            let shape = scores.dims();
-            let what = format!("output `{}` has shape {shape:?}, not one row of class scores", names[at]);
-            return Err(PassError::Data(what).into());
-        }
-        score
-            .count(&scores.f32s(), labels[i])
-            .map_err(|why| PassError::Data(format!("sample {i}: {why}")))?;
+        let axis = if scores.rank() >= PLACES { 1 } else { -1 };
+        let classes = known.unwrap_or(Classes { axis, scale: Scale::Scores });
+        let counted = score.count_all(scores, classes, &labels[i * each..][..each]);
+        counted.map_err(|why| PassError::Data(format!("sample {i}, output `{}`: {why}", names[at])))?;
         Ok(())
     })?;
     Ok(score)
 }
 
+/// Rank from which channels lie at places.
+const PLACES: usize = 4;
+
 impl Score {
+    /// Counts the rows of an output.
+    ///
+    /// # Errors
+    /// If there are not as many rows as labels, or a label is no class.
+    pub(crate) fn count_all(
+        &mut self,
+        scores: &Tensor,
+        classes: Classes,
+        labels: &[i64],
+    ) -> Result<(), String> {
+        let shape = scores.dims();
+        let layout = classes.layout(shape).filter(|_| scores.dtype().is_float());
+        let Some((width, _)) = layout else {
+            return Err(format!("shape {shape:?} has no scores of classes along axis {}", classes.axis));
+        };
+        if scores.len() / width != labels.len() {
+            let (rows, n) = (scores.len() / width, labels.len());
+            return Err(format!(
+                "shape {shape:?} has {rows} rows of {width} class scores, for which there are {n} labels"
+            ));
+        }
+        let (mut labels, mut wrong) = (labels.iter(), None);
+        classes.rows(scores, scores, |row, _| {
+            if let (Some(label), None) = (labels.next(), &wrong) {
+                wrong = self.count(row, *label).err();
+            }
+        });
+        wrong.map_or(Ok(()), Err)
+    }
+
     fn count(&mut self, row: &[f32], label: i64) -> Result<(), String> {
+        if label < 0 {
+            return Ok(());
+        }
         let class = usize::try_from(label).ok().filter(|c| *c < row.len());
         let class = class.ok_or_else(|| format!("label {label} is none of the {} classes", row.len()))?;
         self.rows += 1;
@@ -122,6 +165,22 @@ mod tests {
         let mut equal = Score::default();
         equal.count(&[0.0; 8], 5).unwrap();
         assert_eq!((equal.top1, equal.top5), (0, 0));
+        equal.count(&[0.0; 8], -1).unwrap();
+        assert_eq!(equal.rows, 1);
+    }
+
+    #[test]
+    fn pixels_have_a_label_each() {
+        // Of four pixels the second is of class 1.
+        let scores = Tensor::from_f32(&[1, 2, 2, 2], &[0.9, 0.1, 0.8, 0.6, 0.1, 0.9, 0.2, 0.4]);
+        let classes = Classes { axis: 1, scale: Scale::Scores };
+        let mut s = Score::default();
+        s.count_all(&scores, classes, &[0, 1, 1, -1]).unwrap();
+        assert_eq!((s.rows, s.top1), (3, 2));
+        let e = s.count_all(&scores, classes, &[0]).unwrap_err();
+        assert_eq!(e, "shape [1, 2, 2, 2] has 4 rows of 2 class scores, for which there are 1 labels");
+        let e = s.count_all(&scores, Classes { axis: 0, ..classes }, &[0]).unwrap_err();
+        assert_eq!(e, "shape [1, 2, 2, 2] has no scores of classes along axis 0");
     }
 
     #[test]

@@ -6,12 +6,11 @@
 //! value falls on.
 
 use crate::Error;
-use rayon::prelude::*;
 use squint_ir::execute::{Execute, Samples, Session};
 use squint_ir::{Model, Tensor, ValueId};
 use squint_passes::config::Config;
 use squint_passes::pass::PassError;
-use squint_passes::{calibrate, pipeline};
+use squint_passes::{calibrate, in_order, pipeline, threads};
 
 /// A model made ready: [`Interpreter::session`] runs it.
 pub struct Interpreter {
@@ -62,13 +61,13 @@ impl Interpreter {
         executor: &dyn Execute,
         samples: &dyn Samples,
         observe: &[ValueId],
-        mut each: impl FnMut(usize, Vec<(String, Tensor)>) -> Result<(), Error>,
+        each: impl FnMut(usize, Vec<(String, Tensor)>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let session = self.session(executor, observe)?;
         let g = self.model.main();
         let names: Vec<&str> = g.outputs.iter().map(|v| g.value(*v).name()).collect();
-        let one = |i: &usize| -> Result<Vec<(String, Tensor)>, PassError> {
-            let sample = samples.get(*i).map_err(PassError::Data)?;
+        let one = |i: usize| -> Result<Vec<(String, Tensor)>, Error> {
+            let sample = samples.get(i).map_err(PassError::Data)?;
             let mut inside = Vec::new();
             let outputs = session.run(&sample, &mut |slot, dims, data| {
                 let name = g.value(observe[slot]).name().to_owned();
@@ -78,13 +77,7 @@ impl Interpreter {
             let outputs = names.iter().map(|n| (*n).to_owned()).zip(outputs);
             Ok(outputs.chain(inside).collect())
         };
-        let indices: Vec<usize> = (0..samples.len()).collect();
-        for chunk in indices.chunks(rayon::current_num_threads().max(1)) {
-            let results: Vec<_> = chunk.par_iter().map(one).collect();
-            for (i, result) in chunk.iter().zip(results) {
-                each(*i, result?)?;
-            }
-        }
-        Ok(())
+        let numbers: Vec<usize> = (0..samples.len()).collect();
+        in_order(&numbers, threads(&Config::new("")), one, each)
     }
 }

@@ -42,7 +42,7 @@ pub use compile::{
 };
 pub use data::{DataError, DataOptions, Dataset};
 pub use error::Error;
-pub use evaluate::{Score, evaluate, score_by_command};
+pub use evaluate::{EvaluateOptions, Score, evaluate, score_by_command};
 pub use files::{examine, is_text, load, load_with, save, save_with, write_whole};
 pub use library::find_onnxruntime;
 pub use sensitivity::sensitivity;

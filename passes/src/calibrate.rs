@@ -79,8 +79,8 @@ pub(crate) fn calibrate(
     Ok(tally.statistics(model, observed))
 }
 
-/// Worker threads to use.
-pub(crate) fn threads(config: &Config) -> usize {
+/// Worker threads to use: as many as the configuration says, or one per core.
+pub fn threads(config: &Config) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     config.threads.unwrap_or_else(cores).max(1)
 }

@@ -173,6 +173,9 @@ pub struct Config {
     pub equalize: bool,
     /// With effort: signal to noise at the outputs, in dB, below which the worst operators go back to float.
     pub min_sqnr: f64,
+    /// The axis of classes of outputs of which nothing else is known, counted from the end if it is negative: 1 for a
+    /// segmentation whose scores lie at pixels, as `[N, C, H, W]`.
+    pub class_axis: Option<i64>,
     /// Of a model that is quantized already: whether what was quantized stays so wherever the target can, rather than where
     /// that pays.
     pub faithful: bool,
@@ -237,6 +240,7 @@ impl Config {
             effort: 1,
             equalize: true,
             min_sqnr: 15.0,
+            class_axis: None,
             faithful: true,
             threads: None,
             samples: None,

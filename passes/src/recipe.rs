@@ -34,6 +34,9 @@ pub(crate) fn recipe<'a>(config: &Config, decided: impl Iterator<Item = (&'a str
     if config.min_sqnr != default.min_sqnr {
         line("min-sqnr", float(config.min_sqnr));
     }
+    if let Some(axis) = config.class_axis {
+        line("class-axis", axis.to_string());
+    }
     if config.scheme != default.scheme {
         line("scheme", quoted(&config.scheme.to_string()));
     }

@@ -13,16 +13,16 @@ mod rounding;
 use crate::calibrate::threads;
 use crate::config::Config;
 use crate::float_graph::FloatGraph;
+use crate::outputs::{Error, Expected, Kind, OutputErrors, kinds};
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
-pub(crate) use deviation::Deviation;
-use deviation::{Classes, Sums};
-use errors::Difference;
+use crate::trials::SMALL;
+pub(crate) use deviation::{Deviation, ENOUGH_ROWS};
 pub(crate) use errors::{Errors, Measured};
 use rayon::prelude::*;
 pub(crate) use rounding::Rounding;
-use squint_ir::execute::{Sample, Samples, Session};
-use squint_ir::{Graph, Model, Tensor, ValueId, ValueTable};
+use squint_ir::execute::{Elements, Sample, Samples, Session};
+use squint_ir::{Model, Tensor, ValueId, ValueTable};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -36,8 +36,7 @@ pub(crate) struct Simulator<'a> {
     references: Vec<Vec<Tensor>>,
     /// What is compared in the place of outputs, of each sample.
     tapped: Vec<Vec<Tensor>>,
-    /// Of each output the axis of its classes, if it is scores of classes.
-    classes: Vec<Option<Classes>>,
+    kinds: Vec<Kind>,
     pool: rayon::ThreadPool,
 }
 
@@ -77,39 +76,6 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// The axis of classes of probabilities, and of what a matrix of weights gives, if those are more numbers than a box has:
-/// logits.
-fn scores_classes(g: &Graph, output: ValueId) -> Option<Classes> {
-    let (op, _) = g.producer(output)?;
-    let operand = |slot| g.operand(op, slot);
-    let logits = Classes { axis: -1, logarithms: false };
-    match g.op(op).op_type.as_str() {
-        function @ ("Softmax" | "LogSoftmax") => {
-            let axis = g.op(op).int("axis").unwrap_or(-1);
-            Some(Classes { axis, logarithms: function == "LogSoftmax" })
-        }
-        "Gemm" | "MatMul" => {
-            let by_row = g.op(op).int("transB").unwrap_or(0) != 0;
-            let dims = operand(1).and_then(|w| g.konst(w)).map(|w| w.dims());
-            let n = dims.and_then(|d| if by_row { d.first() } else { d.last() });
-            n.is_some_and(|n| *n > BOX).then_some(logits)
-        }
-        // The bias of a product.
-        "Add" => (0..2).find_map(|slot| {
-            operand(slot).filter(|x| g.only_use(*x).is_some()).and_then(|x| scores_classes(g, x))
-        }),
-        _ => None,
-    }
-}
-
-/// True if every output is scores of classes, of which only the order matters.
-pub(crate) fn scores_classes_only(g: &Graph) -> bool {
-    g.outputs.iter().all(|v| scores_classes(g, *v).is_some())
-}
-
-/// Numbers that describe a box.
-const BOX: usize = 4;
-
 impl<'a> Simulator<'a> {
     /// Runs the samples of these numbers in float.
     ///
@@ -126,13 +92,12 @@ impl<'a> Simulator<'a> {
         let n = numbers.len();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(config).min(n)).build();
         let pool = pool.map_err(|e| PassError::Config(format!("threads for simulation: {e}")))?;
-        let g = model.main();
         let run = |i: &usize| float.reference(*i, samples).map(|r| (r.outputs, r.tapped));
         let references = pool.install(|| numbers.par_iter().map(run).collect::<Result<Vec<_>, _>>())?;
         let (references, tapped) = references.into_iter().unzip();
-        let classes = g.outputs.iter().map(|v| scores_classes(g, *v)).collect();
+        let kinds = kinds(model.main(), config.class_axis);
         let samples = Inputs::new(samples, numbers);
-        Ok(Simulator { float, observed, samples, references, tapped, classes, pool })
+        Ok(Simulator { float, observed, samples, references, tapped, kinds, pool })
     }
 
     /// What a plan does.
@@ -140,11 +105,49 @@ impl<'a> Simulator<'a> {
     /// # Errors
     /// If the executor fails.
     pub(crate) fn deviation(&self, plan: &QuantPlan) -> Result<Deviation, PassError> {
+        Ok(self.compare(&self.references, &self.outputs(plan)?))
+    }
+
+    /// What a plan does, and how many classes are expected to change by it, output by output.
+    ///
+    /// # Errors
+    /// If the executor fails.
+    pub(crate) fn deviation_of_classes(
+        &self,
+        plan: &QuantPlan,
+    ) -> Result<(Deviation, Vec<Expected>), PassError> {
+        let outputs = self.outputs(plan)?;
+        let each = outputs.iter().map(Vec::as_slice);
+        Ok((self.compare(&self.references, &outputs), self.expected(each)))
+    }
+
+    /// How many classes are expected to change, output by output, where all samples have been measured with a plan: nothing
+    /// of outputs that are not small.
+    pub(crate) fn expected_of(&self, measured: &[Measured]) -> Vec<Expected> {
+        self.expected(measured.iter().map(|m| m.outputs.as_slice()))
+    }
+
+    /// The same from the outputs of each sample.
+    fn expected<'o>(&self, outputs: impl Iterator<Item = &'o [Tensor]> + Clone) -> Vec<Expected> {
+        let others = self.float.known_but(&self.samples.numbers);
+        let of_output = |(i, kind): (usize, &Kind)| {
+            let classes = kind.classes()?;
+            let mut expected = Expected::default();
+            for (x, y) in self.references.iter().zip(outputs.clone()) {
+                expected.take(x.get(i)?, y.get(i)?, classes);
+            }
+            others.iter().filter_map(|x| x.get(i)).for_each(|x| expected.take_float(x, classes));
+            Some(expected)
+        };
+        self.kinds.iter().enumerate().filter_map(of_output).collect()
+    }
+
+    /// The outputs of each sample with the values that a plan quantizes rounded.
+    fn outputs(&self, plan: &QuantPlan) -> Result<Vec<Vec<Tensor>>, PassError> {
         let roundings = self.roundings(plan);
         let run = |i: usize| self.samples.get(i).and_then(|sample| self.run(&sample, &roundings));
         let all = (0..self.samples.len()).into_par_iter();
-        let outputs = self.pool.install(|| all.map(run).collect::<Result<Vec<_>, _>>())?;
-        Ok(self.compare(&self.references, &outputs))
+        self.pool.install(|| all.map(run).collect())
     }
 
     /// How a plan rounds each observed value.
@@ -170,7 +173,7 @@ impl<'a> Simulator<'a> {
         roundings: &[Option<Rounding>],
     ) -> Result<Vec<Tensor>, PassError> {
         let session = self.float.session();
-        Ok(session.run(sample, &mut |slot, _, data| Some(roundings.get(slot)?.as_ref()?.round(data)))?)
+        Ok(session.run_edited(sample, &mut |slot, _, data| round(roundings, slot, data))?)
     }
 
     /// What a plan does to each sample, in the graph of `session`.
@@ -179,7 +182,7 @@ impl<'a> Simulator<'a> {
     /// If the executor fails.
     pub(crate) fn errors_in(&self, session: &dyn Session, plan: &QuantPlan) -> Result<Errors, PassError> {
         let roundings = self.roundings(plan);
-        self.errors_with(session, &|slot, _, data| Some(roundings.get(slot)?.as_ref()?.round(data)))
+        self.errors_with(session, &|slot, _, data| round(&roundings, slot, data))
     }
 
     /// What two plans do to each sample in graphs of their own, which are made ready side by side or one after the other.
@@ -201,17 +204,17 @@ impl<'a> Simulator<'a> {
         Ok((a?, b?))
     }
 
-    /// What becomes of each sample in the graph of `session`, which exposes the observed values first of all, with what
-    /// `change` gives in the place of values.
+    /// What becomes of each sample in the graph of `session`, which exposes the observed values first of all, with values
+    /// as they are edited.
     ///
     /// # Errors
     /// If the executor fails.
     pub(crate) fn errors_with(
         &self,
         session: &dyn Session,
-        change: &(impl Fn(usize, &[usize], &[f32]) -> Option<Vec<f32>> + Sync),
+        edit: &(impl Fn(usize, &[usize], &mut Elements<'_>) + Sync),
     ) -> Result<Errors, PassError> {
-        Ok(Errors::of(&self.measure(session, 0..self.samples.len(), change)?))
+        Ok(Errors::of(&self.measure(session, 0..self.samples.len(), edit)?))
     }
 
     /// What becomes of some of the samples, as [`Simulator::errors_with`].
@@ -222,27 +225,36 @@ impl<'a> Simulator<'a> {
         &self,
         session: &dyn Session,
         samples: Range<usize>,
-        change: &(impl Fn(usize, &[usize], &[f32]) -> Option<Vec<f32>> + Sync),
+        edit: &(impl Fn(usize, &[usize], &mut Elements<'_>) + Sync),
     ) -> Result<Vec<Measured>, PassError> {
         let taps = self.float.taps();
         let run = |i: usize| {
             let sample = self.samples.get(i)?;
-            let planned = taps.run(session, &sample, &mut |slot, dims, data| change(slot, dims, data))?;
+            let planned = taps.run(session, &sample, &mut |slot, dims, data| edit(slot, dims, data))?;
             let pairs = self.tapped[i].iter().zip(&planned.tapped);
-            let differences = pairs.map(|(float, planned)| Difference::of(float, planned)).collect();
-            let sums = Sums::of(&self.references[i], &planned.outputs, &self.classes);
-            Ok::<_, PassError>(Measured { differences, sums })
+            let differences = pairs.map(|(float, planned)| Error::between_tensors(float, planned)).collect();
+            let sums = OutputErrors::between(&self.references[i], &planned.outputs, &self.kinds);
+            let small = planned.outputs.iter().map(Tensor::len).sum::<usize>() <= SMALL;
+            let outputs = if small { planned.outputs } else { Vec::new() };
+            Ok::<_, PassError>(Measured { differences, sums, outputs })
         };
         self.pool.install(|| samples.into_par_iter().map(run).collect())
     }
 
     /// The difference between the outputs of some runs in float and of as many others.
     pub(crate) fn compare(&self, references: &[Vec<Tensor>], outputs: &[Vec<Tensor>]) -> Deviation {
-        let mut sums = Sums::new(self.classes.len());
+        let mut sums = OutputErrors::new(self.kinds.len());
         for (reference, output) in references.iter().zip(outputs) {
-            sums.add(&Sums::of(reference, output, &self.classes));
+            sums.add(&OutputErrors::between(reference, output, &self.kinds));
         }
-        sums.deviation()
+        Deviation::of(&sums)
+    }
+}
+
+/// Rounds an observed value as planned for its slot, if it is.
+pub(crate) fn round(roundings: &[Option<Rounding>], slot: usize, data: &mut Elements<'_>) {
+    if let Some(Some(rounding)) = roundings.get(slot) {
+        rounding.round(data.edit());
     }
 }
 
@@ -335,7 +347,7 @@ mod tests {
         assert!(found.error > 0.0 && found.sqnr() > 50.0);
         // Far beyond what a planned scale would cover.
         let wide: Vec<f32> = (0..200).map(|i| i as f32).collect();
-        let rounded = Rounding::Dynamic.round(&wide);
+        let rounded = Rounding::Dynamic.rounded(&wide);
         assert!(wide.iter().zip(&rounded).all(|(x, y)| (x - y).abs() < 0.5));
         assert_eq!(s.error_of_each_dynamic(&[y], 4).unwrap().get(y), Some(&found.error));
     }

@@ -35,6 +35,10 @@ pub(crate) struct Compare {
     /// Order of the values: by local error or by accumulated error, the worst first, or in order of execution.
     #[arg(long, value_name = "BY", default_value = "local")]
     sort: Sort,
+    /// The axis of classes of outputs that are no Softmax and no row of scores, counted from the end if it is negative: 1 for
+    /// a segmentation whose scores lie at pixels.
+    #[arg(long, value_name = "AXIS", allow_negative_numbers = true)]
+    class_axis: Option<i64>,
     /// Show the first N values of that order. 0 for all.
     #[arg(long, value_name = "N", default_value_t = 16)]
     top: usize,
@@ -69,6 +73,7 @@ impl Compare {
         let data = self.data.open_for("comparing needs data: both models are run on it", &float, talk)?;
         let mut config = Config::new("cpu-vnni");
         config.threads = self.threads.map(NonZeroUsize::get);
+        config.class_axis = self.class_axis;
         let executor = self.runtime.executor(talk)?;
         let bar = Bar::new(talk);
         let done = squint::compare(

@@ -83,6 +83,10 @@ pub(crate) struct CompileFlags {
     /// [default: 15; none for `qat export`]
     #[arg(long, value_name = "DB", allow_negative_numbers = true)]
     min_sqnr: Option<f64>,
+    /// The axis of classes of outputs that are no Softmax and no row of scores, counted from the end if it is negative: 1 for
+    /// a segmentation whose scores lie at pixels. What counts of classes is which is best.
+    #[arg(long, value_name = "AXIS", allow_negative_numbers = true)]
+    class_axis: Option<i64>,
     /// Keep the node of this name in float; `*` stands for any characters. May be given again.
     #[arg(long, visible_alias = "float", value_name = "NAME")]
     keep_float: Vec<String>,
@@ -194,6 +198,7 @@ impl CompileFlags {
             return Err(Failure::new("`--min-sqnr NaN` is no bound".to_owned()));
         }
         config.min_sqnr = self.min_sqnr.unwrap_or(config.min_sqnr);
+        config.class_axis = self.class_axis;
         config.threads = self.threads.map(NonZeroUsize::get);
         let g = model.main();
         for name in &self.keep_float {

@@ -9,7 +9,6 @@ use super::talk::Talk;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use squint::Hooks;
-use squint::data::labels;
 use squint::tune::{BUDGET, Metric, TuneOptions, Tuned};
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -37,6 +36,9 @@ pub(crate) struct Tune {
     /// For top1: the class of each sample, see `squint evaluate --help`.
     #[arg(long, value_name = "FILE", required_if_eq("metric", "top1"))]
     labels: Option<String>,
+    /// For top1: a label that is not counted, see `squint evaluate --help`.
+    #[arg(long, value_name = "LABEL")]
+    ignore_label: Option<i64>,
     /// For command: run in a shell, with `{}` for the path of a model; the last number that it prints is the score,
     /// and more is better. The drop is relative to that of float.
     #[arg(long, value_name = "COMMAND", required_if_eq("metric", "command"))]
@@ -116,7 +118,7 @@ impl Tune {
             Some(MetricName::Sqnr) => Some(Metric::Sqnr),
             Some(MetricName::Top1) => {
                 let argument = self.labels.as_deref().unwrap_or_default();
-                Some(Metric::Top1(super::evaluate::labels_of(argument, labels(argument)?, data)?))
+                Some(Metric::Top1(super::evaluate::labels_of(argument, self.ignore_label, data)?))
             }
             Some(MetricName::Command) => Some(Metric::Command(self.command.clone().unwrap_or_default())),
         })

@@ -111,13 +111,20 @@ pub fn tune(
     let pairs = n / 2;
     let calibration = Subset { samples, picks: (0..pairs).map(|i| 2 * i).collect() };
     let held_back = Subset { samples, picks: (0..pairs).map(|i| 2 * i + 1).collect() };
-    let metric = options.metric.clone().unwrap_or_else(|| Judge::natural(model));
+    let metric = match &options.metric {
+        Some(metric) => metric.clone(),
+        None => Judge::natural(model, base)?,
+    };
     let own = match &metric {
-        Metric::Top1(labels) => Metric::Top1(held_back.picks.iter().map(|i| labels[*i]).collect()),
+        Metric::Top1(labels) => {
+            let each = labels.len() / n;
+            let of = |i: &usize| labels[i * each..][..each].iter().copied();
+            Metric::Top1(held_back.picks.iter().flat_map(of).collect())
+        }
         other => other.clone(),
     };
     hooks.progress.pass("float outputs");
-    let judge = Judge::new(model, &own, executor, &held_back)?;
+    let judge = Judge::new(model, &own, executor, &held_back, &calibration, base)?;
     let subject = Subject { float: model, executor, calibration: &calibration, hooks };
     let mut trials = Trials::new(subject, judge, options.max_drop, options.budget);
     let config = Config { guide: None, samples: Some(pairs), ..base.clone() };

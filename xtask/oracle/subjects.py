@@ -103,6 +103,25 @@ class ZooModel:
         found = list(npz_feeds(self.data, CALIBRATION_SAMPLES))
         return [found[i * len(found) // n] for i in range(n)]
 
+    def labels(self, n: int) -> np.ndarray:
+        """The classes of the first `n` calibration feeds, in the order in which the tasks of classifiers make them."""
+        tools, task, split = self._tools, self._task["task"], self._task["split"]
+        kind = type(task).__name__
+        if kind == "ImageNet":
+            found = [int(row["label"]) for row in tools._in(split, "calib")]
+        elif kind == "Cifar":
+            with np.load(tools.data(split, "cifar10", "test1000.npz")) as pictures:
+                found = pictures["labels"]
+        elif kind == "Mnist":
+            found = task._z(split)[1]
+        elif kind == "Magika":
+            found = task.z(split)[1][::4]
+        elif kind == "KwsMfcc":
+            found = task.xy(split)[1][::5]
+        else:
+            raise ValueError(f"the labels of {kind} are not known")
+        return np.asarray(found[:n], np.int64)
+
     def _feeds(self, folder: Path) -> Path:
         """Writes the calibration feeds once; the folder appears whole, so an interrupted run leaves no half set."""
         if not folder.is_dir():

@@ -9,13 +9,11 @@
 
 mod coverage;
 mod matching;
-mod metrics;
 mod run;
 mod sensitivity;
 mod skeleton;
 
 pub use coverage::coverage;
-pub use metrics::{Classes, Error, Meaning, OutputError, largest};
-pub use run::{Comparison, OutputComparison, ValueComparison, WeightComparison, compare, meanings};
-pub use sensitivity::{Effect, Sensitivity, mean_error, sensitivity};
+pub use run::{Comparison, OutputComparison, ValueComparison, WeightComparison, compare};
+pub use sensitivity::{Effect, Sensitivity, sensitivity};
 pub use skeleton::Rounding;

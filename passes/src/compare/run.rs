@@ -1,18 +1,18 @@
 //! Running both models on samples.
 
 use super::matching::{Matches, matches};
-use super::metrics::{Error, Meaning, OutputError};
 use super::skeleton::{Rounding, Skeleton};
 use crate::calibrate::{prepare, threads};
 use crate::calibration::Sketch;
 use crate::config::Config;
 use crate::equalize::SCALED;
+use crate::in_order::in_order;
+use crate::outputs::{Error, Kind, OutputError, OutputErrors, kinds};
 use crate::pass::PassError;
 use crate::pipeline;
 use crate::runner::{Hooks, Progress};
-use rayon::prelude::*;
 use squint_ir::execute::{Execute, Sample, Samples, Session};
-use squint_ir::{Graph, Model, OpId, Tensor, ValueId};
+use squint_ir::{Graph, Model, OpId, ValueId};
 use std::collections::BTreeSet;
 
 /// What a comparison found.
@@ -35,8 +35,8 @@ pub struct Comparison {
 pub struct OutputComparison {
     /// Its name in the float model.
     pub name: String,
-    /// What its numbers mean.
-    pub meaning: Meaning,
+    /// What its numbers are.
+    pub kind: Kind,
     /// The difference; `None` if the two never had the same shape.
     pub error: Option<OutputError>,
 }
@@ -146,16 +146,10 @@ impl Subjects {
         Ok([float, prepare(&self.quantized, &of(|p| p.quantized), executor)?])
     }
 
-    /// What the outputs of the float model mean.
-    pub(crate) fn meanings(&self) -> Vec<Meaning> {
-        meanings(&self.float)
+    /// What the outputs of the float model are.
+    pub(crate) fn kinds(&self, config: &Config) -> Vec<Kind> {
+        kinds(self.float.main(), config.class_axis)
     }
-}
-
-/// What the outputs of a float model mean, in their order.
-pub fn meanings(float: &Model) -> Vec<Meaning> {
-    let g = float.main();
-    g.outputs.iter().map(|v| meaning(g, *v)).collect()
 }
 
 /// Compares a quantized model with its float model on all samples. `histograms` asks for distributions, too.
@@ -178,23 +172,18 @@ pub fn compare(
     let subjects = Subjects::new(float, quantized, config)?;
     progress.pass("compare");
     let [f, q] = subjects.sessions(executor)?;
-    let meanings = subjects.meanings();
-    let pair = Sessions { float: f.as_ref(), quantized: q.as_ref(), meanings: &meanings, histograms };
-    let mut totals = Totals::new(subjects.pairs.len(), meanings.len());
-    let threads = threads(config).min(samples.len());
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool = pool.map_err(|e| PassError::Config(format!("threads for comparing: {e}")))?;
-    let indices: Vec<usize> = (0..samples.len()).collect();
-    // Sums are added in the order of samples, whichever thread took which: the result is always the same.
-    for chunk in indices.chunks(threads) {
-        let one = |i: &usize| pair.sample(&samples.get(*i).map_err(PassError::Data)?, subjects.pairs.len());
-        let parts = pool.install(|| chunk.par_iter().map(one).collect::<Vec<_>>());
-        for part in parts {
-            totals.add(&part?);
-        }
-        progress.samples(chunk[chunk.len() - 1] + 1, samples.len());
-    }
-    Ok(subjects.comparison(totals, &meanings, samples.len()))
+    let kinds = subjects.kinds(config);
+    let pair = Sessions { float: f.as_ref(), quantized: q.as_ref(), kinds: &kinds, histograms };
+    let values = subjects.pairs.len();
+    let mut totals = Totals::new(values, kinds.len());
+    let numbers: Vec<usize> = (0..samples.len()).collect();
+    let one = |i: usize| pair.sample(&samples.get(i).map_err(PassError::Data)?, values);
+    in_order(&numbers, threads(config), one, |i, part| {
+        totals.add(&part);
+        progress.samples(i + 1, samples.len());
+        Ok::<_, PassError>(())
+    })?;
+    Ok(subjects.comparison(totals, &kinds, samples.len()))
 }
 
 /// Leaves out values that equalisation has scaled in the quantized model, and operators that read or make them:
@@ -235,29 +224,11 @@ fn weights(a: &Graph, b: &Graph, operators: &[(OpId, OpId)]) -> Vec<WeightCompar
     found
 }
 
-/// What an output's numbers mean: the result of a softmax is probabilities; an output of rank 2 with several
-/// columns is taken for scores.
-fn meaning(g: &Graph, v: ValueId) -> Meaning {
-    let rank = g.ty(v).and_then(|t| t.shape()).map(Vec::len);
-    match g.producer(v).map(|(op, _)| g.op(op)) {
-        Some(op) if op.is("Softmax") => {
-            let last = rank.map(|r| r as i64 - 1);
-            match op.int("axis") {
-                None | Some(-1) => Meaning::Probabilities,
-                axis if axis == last => Meaning::Probabilities,
-                _ => Meaning::Numbers,
-            }
-        }
-        _ if rank == Some(2) => Meaning::Scores,
-        _ => Meaning::Numbers,
-    }
-}
-
 /// What one sample needs.
 struct Sessions<'a> {
     float: &'a dyn Session,
     quantized: &'a dyn Session,
-    meanings: &'a [Meaning],
+    kinds: &'a [Kind],
     histograms: bool,
 }
 
@@ -265,7 +236,7 @@ struct Sessions<'a> {
 struct Totals {
     accumulated: Vec<Error>,
     local: Vec<Error>,
-    outputs: Vec<Option<OutputError>>,
+    outputs: OutputErrors,
     sketches: Vec<Sketch>,
 }
 
@@ -274,7 +245,7 @@ impl Totals {
         Totals {
             accumulated: vec![Error::default(); values],
             local: vec![Error::default(); values],
-            outputs: vec![None; outputs],
+            outputs: OutputErrors::new(outputs),
             sketches: vec![Sketch::new(); values],
         }
     }
@@ -283,19 +254,14 @@ impl Totals {
         for (sums, more) in [(&mut self.accumulated, &more.accumulated), (&mut self.local, &more.local)] {
             sums.iter_mut().zip(more).for_each(|(a, b)| a.add(b));
         }
-        for (sum, more) in self.outputs.iter_mut().zip(&more.outputs) {
-            match (sum, more) {
-                (Some(sum), Some(more)) => sum.add(more),
-                (sum, more) => *sum = sum.or(*more),
-            }
-        }
+        self.outputs.add(&more.outputs);
         self.sketches.iter_mut().zip(&more.sketches).for_each(|(a, b)| a.merge(b));
     }
 }
 
 impl Sessions<'_> {
     fn sample(&self, sample: &Sample, values: usize) -> Result<Totals, PassError> {
-        let mut totals = Totals::new(values, self.meanings.len());
+        let mut totals = Totals::new(values, self.kinds.len());
         let mut exact: Vec<Vec<f32>> = vec![Vec::new(); values];
         let reference = self.float.run(sample, &mut |slot, _, data| {
             exact[slot] = data.to_vec();
@@ -317,31 +283,19 @@ impl Sessions<'_> {
             totals.local[slot] = Error::between(&exact[slot], data);
             Some(std::mem::take(&mut exact[slot]))
         })?;
-        totals.outputs = compare_outputs(&reference, &outputs, self.meanings);
+        totals.outputs = OutputErrors::with_divergence(&reference, &outputs, self.kinds);
         Ok(totals)
     }
 }
 
-/// The differences of outputs, by position.
-pub(crate) fn compare_outputs(
-    reference: &[Tensor],
-    outputs: &[Tensor],
-    meanings: &[Meaning],
-) -> Vec<Option<OutputError>> {
-    let pairs = reference.iter().zip(outputs).zip(meanings);
-    let mut found: Vec<_> = pairs.map(|((x, y), m)| OutputError::between(x, y, *m)).collect();
-    found.resize(meanings.len(), None);
-    found
-}
-
 impl Subjects {
-    fn comparison(&self, totals: Totals, meanings: &[Meaning], samples: usize) -> Comparison {
+    fn comparison(&self, totals: Totals, kinds: &[Kind], samples: usize) -> Comparison {
         let (g, q) = (self.float.main(), self.quantized.main());
-        let outputs = g.outputs.iter().zip(meanings).zip(totals.outputs);
+        let outputs = g.outputs.iter().zip(kinds).zip(totals.outputs.0);
         let outputs = outputs
-            .map(|((v, meaning), error)| OutputComparison {
+            .map(|((v, kind), error)| OutputComparison {
                 name: g.value(*v).name().to_owned(),
-                meaning: *meaning,
+                kind: *kind,
                 error,
             })
             .collect();

@@ -7,13 +7,13 @@
 //! operator before it, whose weights are those of the clamped value. An executor that can computes what lies before the
 //! change once for all values ([`Session::run_each`]).
 
-use super::metrics::{Meaning, OutputError};
-use super::run::{Pair, Subjects, compare_outputs};
+use super::run::{Pair, Subjects};
 use crate::calibrate::threads;
 use crate::config::Config;
+use crate::in_order::in_order;
+use crate::outputs::{Kind, OutputErrors};
 use crate::pass::PassError;
 use crate::runner::Progress;
-use rayon::prelude::*;
 use squint_ir::execute::{Execute, Sample, Samples, Session};
 use squint_ir::{Graph, Model};
 
@@ -41,9 +41,6 @@ pub struct Effect {
     pub kl: Option<f64>,
 }
 
-/// Sums over outputs.
-type Sums = Vec<Option<OutputError>>;
-
 /// Measures the effect of each quantized value of `quantized`, a model that was made from `float`.
 ///
 /// # Errors
@@ -63,29 +60,24 @@ pub fn sensitivity(
     let subjects = Subjects::new(float, quantized, config)?;
     progress.pass("sensitivity");
     let [f, q] = subjects.sessions(executor)?;
-    let meanings = subjects.meanings();
+    let kinds = subjects.kinds(config);
     let g = subjects.float.main();
     let apart: Vec<bool> = subjects.pairs.iter().map(|p| !vanishes(g, p)).collect();
-    let sessions = Sessions { float: f.as_ref(), quantized: q.as_ref(), meanings: &meanings, apart: &apart };
+    let sessions = Sessions { float: f.as_ref(), quantized: q.as_ref(), kinds: &kinds, apart: &apart };
     let values = subjects.pairs.len();
-    let mut totals: Vec<Option<Sums>> = vec![None; values];
-    let threads = threads(config).min(samples.len());
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool = pool.map_err(|e| PassError::Config(format!("threads for sensitivity: {e}")))?;
-    let indices: Vec<usize> = (0..samples.len()).collect();
-    // Sums are added in the order of samples, whichever thread took which.
-    for chunk in indices.chunks(threads) {
-        let one = |i: &usize| sessions.effects(&samples.get(*i).map_err(PassError::Data)?, values);
-        for part in pool.install(|| chunk.par_iter().map(one).collect::<Vec<_>>()) {
-            for (slot, sums) in part? {
-                match &mut totals[slot] {
-                    Some(total) => add(total, &sums),
-                    total => *total = Some(sums),
-                }
+    let mut totals: Vec<Option<OutputErrors>> = vec![None; values];
+    let numbers: Vec<usize> = (0..samples.len()).collect();
+    let one = |i: usize| sessions.effects(&samples.get(i).map_err(PassError::Data)?, values);
+    in_order(&numbers, threads(config), one, |i, part| {
+        for (slot, sums) in part {
+            match &mut totals[slot] {
+                Some(total) => total.add(&sums),
+                total => *total = Some(sums),
             }
         }
-        progress.samples(chunk[chunk.len() - 1] + 1, samples.len());
-    }
+        progress.samples(i + 1, samples.len());
+        Ok::<_, PassError>(())
+    })?;
     let found = subjects.pairs.iter().zip(&totals).filter_map(|(p, sums)| Some((p.float, sums.as_ref()?)));
     let mut effects: Vec<Effect> = found
         .map(|(v, sums)| {
@@ -94,8 +86,8 @@ pub fn sensitivity(
                 value: g.value(v).name().to_owned(),
                 node: maker.map(|op| g.label(op)).unwrap_or_default(),
                 op_type: maker.map(|op| g.op(op).qualified_type()).unwrap_or_default(),
-                error: mean_error(sums),
-                kl: mean_divergence(sums),
+                error: sums.mean(),
+                kl: sums.mean_divergence(),
             }
         })
         .collect();
@@ -113,14 +105,14 @@ fn vanishes(g: &Graph, pair: &Pair) -> bool {
 struct Sessions<'a> {
     float: &'a dyn Session,
     quantized: &'a dyn Session,
-    meanings: &'a [Meaning],
+    kinds: &'a [Kind],
     /// Whether each value is one by itself.
     apart: &'a [bool],
 }
 
 impl Sessions<'_> {
     /// What each value that is quantized does to the outputs of one sample.
-    fn effects(&self, sample: &Sample, values: usize) -> Result<Vec<(usize, Sums)>, PassError> {
+    fn effects(&self, sample: &Sample, values: usize) -> Result<Vec<(usize, OutputErrors)>, PassError> {
         let mut exact: Vec<Vec<f32>> = vec![Vec::new(); values];
         self.float.run(sample, &mut |slot, _, data| {
             exact[slot] = data.to_vec();
@@ -143,27 +135,7 @@ impl Sessions<'_> {
         let reference =
             self.float.run_each(sample, &groups, &change, &mut |i, changed| outputs[i] = changed)?;
         let compared = groups.iter().zip(outputs);
-        Ok(compared.map(|(slots, o)| (slots[0], compare_outputs(&reference, &o, self.meanings))).collect())
+        let errors = |o: Vec<_>| OutputErrors::with_divergence(&reference, &o, self.kinds);
+        Ok(compared.map(|(slots, o)| (slots[0], errors(o))).collect())
     }
-}
-
-fn add(total: &mut Sums, more: &Sums) {
-    for (total, more) in total.iter_mut().zip(more) {
-        match (total, more) {
-            (Some(total), Some(more)) => total.add(more),
-            (total, more) => *total = total.or(*more),
-        }
-    }
-}
-
-/// Energy of the difference over energy of the float output, the mean over outputs; 1 for what is not finite.
-pub fn mean_error(outputs: &[Option<OutputError>]) -> f64 {
-    let errors: Vec<f64> = outputs.iter().flatten().map(|o| o.error.relative()).collect();
-    let finite = errors.iter().map(|e| if e.is_finite() { *e } else { 1.0 });
-    finite.sum::<f64>() / errors.len().max(1) as f64
-}
-
-fn mean_divergence(outputs: &[Option<OutputError>]) -> Option<f64> {
-    let all: Vec<f64> = outputs.iter().flatten().filter_map(|o| Some(o.classes?.kl())).collect();
-    (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
 }

@@ -7,9 +7,10 @@
 
 use super::knee;
 use crate::feedback::states;
+use crate::outputs::classes_only;
 use crate::pass::PassCx;
 use crate::plan::Steering;
-use crate::simulate::{Deviation, scores_classes_only};
+use crate::simulate::Deviation;
 use squint_ir::{Model, ValueTable};
 
 /// What becomes of a plan.
@@ -49,7 +50,7 @@ pub(crate) fn verdict(
     let short = cx.config.min_sqnr - measured.worst_sqnr();
     let costs = cx.plan.costs;
     let lost = knee::worth(0.0, costs.float) - knee::worth(measured.error, costs.integer);
-    if short <= SLACK && (scores_classes_only(model.main()) || lost <= SLACK) {
+    if short <= SLACK && (classes_only(model.main(), cx.config.class_axis) || lost <= SLACK) {
         Verdict::Enough
     } else if tries < TRIES && short > SLACK {
         Verdict::Stricter(wanted + (short + 1.0).min(STEP))

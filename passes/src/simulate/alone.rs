@@ -1,7 +1,7 @@
 //! What quantizing single values does to the outputs.
 
-use super::deviation::Sums;
-use super::{Rounding, Simulator};
+use super::{Deviation, Rounding, Simulator};
+use crate::outputs::OutputErrors;
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
 use rayon::prelude::*;
@@ -45,24 +45,25 @@ impl Simulator<'_> {
         let one = |(sample, part): &(usize, usize)| {
             let mine: Vec<usize> = (*part..groups.len()).step_by(parts).collect();
             let slots: Vec<Vec<usize>> = mine.iter().map(|g| groups[*g].clone()).collect();
-            let change = |slot: usize, _: &[usize], data: &[f32]| roundings[slot].map(|r| r.round(data));
-            let mut sums: Vec<(usize, Sums)> = Vec::with_capacity(mine.len());
+            let change = |slot: usize, _: &[usize], data: &[f32]| roundings[slot].map(|r| r.rounded(data));
+            let mut sums: Vec<(usize, OutputErrors)> = Vec::with_capacity(mine.len());
             let input = self.samples.get(*sample)?;
             self.float.session().run_each(&input, &slots, &change, &mut |i, outputs| {
-                sums.push((mine[i], Sums::of(&self.references[*sample], &outputs, &self.classes)));
+                let reference = &self.references[*sample];
+                sums.push((mine[i], OutputErrors::between(reference, &outputs, &self.kinds)));
             })?;
             Ok(sums)
         };
         let all = self.pool.install(|| tasks.par_iter().map(one).collect::<Result<Vec<_>, PassError>>())?;
         // In the order of samples, whichever thread took which.
-        let mut totals = vec![Sums::new(self.classes.len()); groups.len()];
+        let mut totals = vec![OutputErrors::new(self.kinds.len()); groups.len()];
         for (group, sums) in all.iter().flatten() {
             totals[*group].add(sums);
         }
         let mut table = ValueTable::new();
         for (group, sums) in groups.iter().zip(&totals) {
             for slot in group {
-                table.insert(self.observed[*slot], sums.deviation().error / group.len() as f64);
+                table.insert(self.observed[*slot], Deviation::of(sums).error / group.len() as f64);
             }
         }
         Ok(table)

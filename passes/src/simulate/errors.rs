@@ -2,7 +2,7 @@
 //! another plan.
 
 use super::Deviation;
-use super::deviation::Sums;
+use crate::outputs::{Error, OutputErrors};
 use squint_ir::Tensor;
 
 /// What a plan does to each of some samples: energy of the difference at the outputs over mean energy of the
@@ -14,16 +14,18 @@ pub(crate) struct Errors {
     /// The largest squared difference of an element, in the same unit.
     pub(super) peak: Vec<f64>,
     /// The differences at the outputs themselves, over all samples.
-    pub(super) sums: Sums,
+    pub(super) sums: OutputErrors,
 }
 
 /// What a plan does to one sample.
 #[derive(Clone)]
 pub(crate) struct Measured {
     /// At each output, or what is compared in its place.
-    pub(super) differences: Vec<Difference>,
+    pub(super) differences: Vec<Error>,
     /// At the outputs themselves.
-    pub(super) sums: Sums,
+    pub(super) sums: OutputErrors,
+    /// The outputs, if they are small.
+    pub(super) outputs: Vec<Tensor>,
 }
 
 /// Energy in decibels, with a floor.
@@ -35,7 +37,7 @@ impl Errors {
     /// Of these samples.
     pub(crate) fn of(samples: &[Measured]) -> Errors {
         let n = samples.len();
-        let mut errors = Errors { energy: vec![0.0; n], peak: vec![0.0; n], sums: Sums::default() };
+        let mut errors = Errors { energy: vec![0.0; n], peak: vec![0.0; n], sums: OutputErrors::default() };
         let Some(first) = samples.first() else { return errors };
         errors.sums = first.sums.clone();
         samples[1..].iter().for_each(|more| errors.sums.add(&more.sums));
@@ -45,7 +47,7 @@ impl Errors {
                 let share = |x: f64| if x.is_finite() { x / signal } else { 1.0 };
                 for (i, m) in samples.iter().enumerate() {
                     errors.energy[i] += share(m.differences[output].noise);
-                    errors.peak[i] += share(m.differences[output].peak);
+                    errors.peak[i] += share(m.differences[output].largest.powi(2));
                 }
             }
         }
@@ -54,14 +56,14 @@ impl Errors {
 
     /// The difference at the outputs themselves, over all samples.
     pub(crate) fn deviation(&self) -> Deviation {
-        self.sums.deviation()
+        Deviation::of(&self.sums)
     }
 
     /// The difference at the outputs themselves, over these samples and those of another measurement.
     pub(crate) fn deviation_with(&self, more: &Errors) -> Deviation {
         let mut sums = self.sums.clone();
         sums.add(&more.sums);
-        sums.deviation()
+        Deviation::of(&sums)
     }
 
     /// Whether the largest error of a sample is no larger than with another plan, in the mean of decibels. A plan that
@@ -96,42 +98,13 @@ impl Errors {
     }
 }
 
-/// How a planned output differs from the float one.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Difference {
-    /// Energy of the float output.
-    pub(super) signal: f64,
-    /// Energy of the difference.
-    pub(super) noise: f64,
-    /// Largest squared difference of an element.
-    pub(super) peak: f64,
-}
-
-impl Difference {
-    /// Nothing where shapes differ, or elements are no floats.
-    pub(super) fn of(float: &Tensor, planned: &Tensor) -> Difference {
-        if !float.dtype().is_float() || float.dims() != planned.dims() {
-            return Difference::default();
-        }
-        let mut d = Difference::default();
-        for (x, y) in float.f32s().iter().zip(planned.f32s().iter()) {
-            let squared = (f64::from(*x) - f64::from(*y)).powi(2);
-            d.signal += f64::from(*x).powi(2);
-            d.noise += squared;
-            // Not `max`, which passes over what is no number.
-            d.peak = if squared <= d.peak { d.peak } else { squared };
-        }
-        d
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn gains_are_those_that_samples_agree_on() {
-        let errors = |e: &[f64]| Errors { energy: e.to_vec(), peak: e.to_vec(), sums: Sums::new(0) };
+        let errors = |e: &[f64]| Errors { energy: e.to_vec(), peak: e.to_vec(), sums: OutputErrors::new(0) };
         let before = errors(&[1.0, 0.01, 0.02]);
         assert!((errors(&[0.1, 0.001, 0.002]).gain_over(&before) - 10.0).abs() < 1e-9);
         assert_eq!(before.gain_over(&before), 0.0);

@@ -1,7 +1,8 @@
 //! What a comparison found, for people and for programs.
 
 use serde_json::{Value, json};
-use squint::passes::compare::{Comparison, Error, Meaning, OutputComparison, ValueComparison};
+use squint::passes::compare::{Comparison, OutputComparison, ValueComparison};
+use squint::passes::outputs::{Error, Scale};
 use std::fmt::Write as _;
 
 /// Longest name that widens a column; longer ones push the rest of their line to the right.
@@ -106,9 +107,11 @@ fn output(o: &OutputComparison) -> Value {
     out["error"] = error(&e.error);
     if let Some(c) = &e.classes {
         out["classes"] = json!({
-            "from": if o.meaning == Meaning::Probabilities { "probabilities" } else { "scores" },
+            "from": o.kind.classes().map_or(Scale::Scores, |c| c.scale).name(),
+            "axis": o.kind.classes().map(|c| c.axis),
             "rows": c.rows,
             "agreement": c.agreement(),
+            "expected_lost_accuracy": c.lost_accuracy(),
             "kl_nats": c.kl(),
         });
     }
