@@ -81,7 +81,7 @@ pub(crate) fn survey(data: &[f32]) -> Option<Survey> {
         }
     }
     // What is left behind the last whole run is no run to stand for others.
-    if data.len() % RUN > 0 {
+    if !data.len().is_multiple_of(RUN) {
         survey.in_tail.push(true);
     }
     Some(survey)
