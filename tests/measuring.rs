@@ -64,7 +64,10 @@ fn values_in_other_units_are_compared_in_those_of_the_float_model() {
     let in_other_units: Vec<_> = found.values.iter().filter(|v| v.scaled).collect();
     assert!(found.unmatched <= 1 && in_other_units.len() >= scaled / 2, "{scaled}: {in_other_units:?}");
     // No more than two bits of eight are lost on the way.
-    assert!(in_other_units.iter().all(|v| v.local.sqnr() > 28.0 && v.accumulated.sqnr() > 20.0));
+    for v in &in_other_units {
+        let (local, all) = (v.local.sqnr(), v.accumulated.sqnr());
+        assert!(local > 28.0 && all > 20.0, "{}: {local} and {all} dB", v.name);
+    }
     assert!(found.weights.iter().any(|w| w.scaled) && found.weights.iter().all(|w| w.error.sqnr() > 30.0));
     assert!(found.outputs[0].error.unwrap().error.sqnr() > 25.0);
     for v in &found.values {
@@ -185,7 +188,10 @@ fn a_recipe_makes_the_same_file_again() {
     ));
     run(&format!("quantize digits.onnx -o u.onnx --config t.onnx {data}"));
     let text = String::from_utf8_lossy(&read("t.onnx")).into_owned();
-    assert!(text.contains("samples = 16") && text.contains(": float"), "nothing went back to float");
+    assert!(
+        text.contains("samples = 16") && (text.contains(": float") || text.contains("keep-float")),
+        "nothing went back to float"
+    );
     assert!(read("t.onnx") == read("u.onnx"));
 }
 
