@@ -72,6 +72,9 @@ impl<'e> FloatGraph<'e> {
         float.keep(&trials.decided_on());
         let split = trials.split(repair::LEARNT_FROM);
         float.keep(&split.held_back);
+        let outputs = model.main().outputs.iter().map(|v| trials.dims.get(*v));
+        let elements = outputs.map(|d| d.map_or(usize::MAX, |d| d.iter().product()));
+        float.keep(&trials.remembered(elements.fold(0, usize::saturating_add)));
         float.sum = split.learnt_from.into_iter().collect();
         Ok(float)
     }
@@ -162,6 +165,12 @@ impl<'e> FloatGraph<'e> {
             self.kept().insert(number, reference.clone());
         }
         Ok(reference)
+    }
+
+    /// The outputs of samples that were run and are kept, but those of these numbers.
+    pub(crate) fn known_but(&self, numbers: &[usize]) -> Vec<Vec<Tensor>> {
+        let kept = self.kept();
+        kept.iter().filter(|(i, _)| !numbers.contains(i)).map(|(_, r)| r.outputs.clone()).collect()
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Reference>> {

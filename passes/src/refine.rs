@@ -121,18 +121,26 @@ pub(crate) fn refine(
     let flips = if unbounded { 1.0 } else { MAX_FLIPS };
     let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips };
     // Which class is best is all that scores are for; other numbers are used as they are.
-    let enough = unbounded || classes_only(model.main(), cx.config.class_axis) || !states.is_empty();
-    let is_enough = |d: Deviation| bound.holds(d) && (enough || d.sqnr() >= knee::ENOUGH);
+    let classes = states.is_empty() && classes_only(model.main(), cx.config.class_axis);
+    let enough = unbounded || !states.is_empty();
+    let is_enough = |d: &Deviation, flips: f64| {
+        bound.holds(*d) && (enough || if classes { flips <= knee::STEADY } else { d.sqnr() >= knee::ENOUGH })
+    };
     // What is enough with rounded weights, and not far from being enough to spare some, is enough.
     let spare = to_spare(&steering);
-    let certain = |d: &Deviation| is_enough(*d) && !(spare - OF_WEIGHTS..spare).contains(&d.sqnr());
-    let deviation = match with_weights.filter(certain) {
-        Some(deviation) => deviation,
-        None => simulator.deviation(&plan)?,
+    let certain = |d: &Deviation| {
+        (enough || !classes) && is_enough(d, 0.0) && !(spare - OF_WEIGHTS..spare).contains(&d.sqnr())
     };
-    if is_enough(deviation) {
+    let measured = match with_weights.filter(certain) {
+        Some(deviation) => (deviation, 0.0),
+        None => {
+            let measured = knee::Measured::of(&simulator, &plan, classes)?;
+            (measured.deviation, measured.flips())
+        }
+    };
+    if is_enough(&measured.0, measured.1) {
         cx.steering = steering;
-        if auto && deviation.sqnr() >= spare {
+        if auto && measured.0.sqnr() >= spare {
             widen(model, cx, &draft, &simulator)?;
         }
         return Ok(());
@@ -140,16 +148,17 @@ pub(crate) fn refine(
     // So few samples may mislead: more are asked before speed is given up.
     let numbers = cx.trials.decided_on();
     let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
-    let deviation = simulator.deviation(&plan)?;
+    let measured = knee::Measured::of(&simulator, &plan, classes)?;
+    let (deviation, changed) = (measured.deviation, measured.flips());
     let held = bound.holds(deviation);
-    if !is_enough(deviation) {
+    if !is_enough(&deviation, changed) {
         if states.is_empty() {
             steering.errors = simulator.error_of_each(&plan, cx.trials.single_runs())?;
             steering.dynamic_errors =
                 simulator.error_of_each_dynamic(&draft.dynamic_reads(), cx.trials.single_runs())?;
             let worth = match enough {
                 true => None,
-                false => knee::price(cx, &draft, &simulator, &steering, (&plan, deviation), bound)?,
+                false => knee::price(cx, &draft, &simulator, &steering, (&plan, &measured), bound)?,
             };
             steering.price = match worth {
                 Some(price) => price,
@@ -177,7 +186,7 @@ pub(crate) fn refine(
         };
         let had = format!(
             "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {} samples",
-            deviation.flips * 100.0,
+            deviation.flips.max(changed) * 100.0,
             numbers.len()
         );
         if !held {

@@ -13,10 +13,10 @@ mod rounding;
 use crate::calibrate::threads;
 use crate::config::Config;
 use crate::float_graph::FloatGraph;
-use crate::outputs::{Error, Kind, OutputErrors, kinds};
+use crate::outputs::{Error, Expected, Kind, OutputErrors, kinds};
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
-pub(crate) use deviation::Deviation;
+pub(crate) use deviation::{Deviation, ENOUGH_ROWS};
 pub(crate) use errors::{Errors, Measured};
 use rayon::prelude::*;
 pub(crate) use rounding::Rounding;
@@ -104,11 +104,38 @@ impl<'a> Simulator<'a> {
     /// # Errors
     /// If the executor fails.
     pub(crate) fn deviation(&self, plan: &QuantPlan) -> Result<Deviation, PassError> {
+        Ok(self.compare(&self.references, &self.outputs(plan)?))
+    }
+
+    /// What a plan does, and how many classes are expected to change by it, output by output.
+    ///
+    /// # Errors
+    /// If the executor fails.
+    pub(crate) fn deviation_of_classes(
+        &self,
+        plan: &QuantPlan,
+    ) -> Result<(Deviation, Vec<Expected>), PassError> {
+        let outputs = self.outputs(plan)?;
+        let others = self.float.known_but(&self.samples.numbers);
+        let of_output = |(i, kind): (usize, &Kind)| {
+            let classes = kind.classes()?;
+            let mut expected = Expected::default();
+            for (x, y) in self.references.iter().zip(&outputs) {
+                expected.take(x.get(i)?, y.get(i)?, classes);
+            }
+            others.iter().filter_map(|x| x.get(i)).for_each(|x| expected.take_float(x, classes));
+            Some(expected)
+        };
+        let expected = self.kinds.iter().enumerate().filter_map(of_output).collect();
+        Ok((self.compare(&self.references, &outputs), expected))
+    }
+
+    /// The outputs of each sample with the values that a plan quantizes rounded.
+    fn outputs(&self, plan: &QuantPlan) -> Result<Vec<Vec<Tensor>>, PassError> {
         let roundings = self.roundings(plan);
         let run = |i: usize| self.samples.get(i).and_then(|sample| self.run(&sample, &roundings));
         let all = (0..self.samples.len()).into_par_iter();
-        let outputs = self.pool.install(|| all.map(run).collect::<Result<Vec<_>, _>>())?;
-        Ok(self.compare(&self.references, &outputs))
+        self.pool.install(|| all.map(run).collect())
     }
 
     /// How a plan rounds each observed value.

@@ -43,6 +43,10 @@ const DECIDED_ON: usize = 8;
 /// Elements that the samples of a comparison may have together, if they are not too few then.
 const ELEMENTS: usize = 1 << 24;
 
+/// Elements of outputs that are kept of many samples, and of how many.
+const SMALL: usize = 1 << 14;
+const REMEMBERED: usize = 256;
+
 /// Multiply–accumulates of a run from which on fewer samples than usual are run: a fifth of a second of one core.
 const LARGE: u64 = 1 << 32;
 
@@ -95,6 +99,12 @@ impl Trials {
     /// Those that decide whether operators go back to float.
     pub(crate) fn decided_on(&self) -> Vec<usize> {
         spread(self.samples, self.fewer(DECIDED_ON), 0.0)
+    }
+
+    /// Those whose outputs are kept although no plan is tried on them, if outputs of so many elements are small: they tell
+    /// how narrow the leads of classes are.
+    pub(crate) fn remembered(&self, elements: usize) -> Vec<usize> {
+        if elements > SMALL { Vec::new() } else { spread(self.samples, REMEMBERED, 0.0) }
     }
 
     /// Runs that measuring single values may take.
