@@ -14,6 +14,10 @@ pub type Sample = Vec<(String, Tensor)>;
 /// of the run; `None` leaves the value as it is.
 pub type Observer<'a> = dyn FnMut(usize, &[usize], &[f32]) -> Option<Vec<f32>> + 'a;
 
+/// Receives observed values as an [`Observer`] does, and changes their elements where they lie: the rest of the run
+/// goes on with what it leaves.
+pub type Editor<'a> = dyn FnMut(usize, &[usize], &mut Elements<'_>) + 'a;
+
 /// As [`Observer`], for values that are changed in several runs.
 pub type Change<'a> = dyn Fn(usize, &[usize], &[f32]) -> Option<Vec<f32>> + 'a;
 
@@ -47,6 +51,19 @@ pub trait Session: Sync {
     /// If an input is missing or of the wrong type or shape, or an operator fails.
     fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError>;
 
+    /// Runs one sample as [`Session::run`] does, with values that are changed in place: an executor that can spares
+    /// the copy.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    fn run_edited(&self, sample: &Sample, edit: &mut Editor<'_>) -> Result<Vec<Tensor>, ExecuteError> {
+        self.run(sample, &mut |slot, dims, data| {
+            let mut elements = Elements::borrowed(data);
+            edit(slot, dims, &mut elements);
+            elements.changed()
+        })
+    }
+
     /// Lets go of what takes much memory and can be made again when the next sample is run, such as layouts of weights.
     fn release(&self) {}
 
@@ -71,6 +88,57 @@ pub trait Session: Sync {
             each(i, self.run(sample, &mut replace)?);
         }
         self.run(sample, &mut |_, _, _| None)
+    }
+}
+
+/// The elements of an observed value in row-major order, which are copied before they are changed only where others
+/// still read them.
+pub struct Elements<'a>(Place<'a>);
+
+enum Place<'a> {
+    Own(&'a mut [f32]),
+    Borrowed(&'a [f32]),
+    Copied(Vec<f32>),
+}
+
+impl<'a> Elements<'a> {
+    /// Of a value that nothing else reads: changed where it lies.
+    pub fn own(data: &'a mut [f32]) -> Elements<'a> {
+        Elements(Place::Own(data))
+    }
+
+    /// Of a value that others read as it is.
+    pub fn borrowed(data: &'a [f32]) -> Elements<'a> {
+        Elements(Place::Borrowed(data))
+    }
+
+    /// The elements, to be changed.
+    pub fn edit(&mut self) -> &mut [f32] {
+        if let Place::Borrowed(data) = self.0 {
+            self.0 = Place::Copied(data.to_vec());
+        }
+        match &mut self.0 {
+            Place::Own(data) => data,
+            Place::Copied(data) => data,
+            Place::Borrowed(_) => &mut [],
+        }
+    }
+
+    /// What has become of a borrowed value, if it was changed.
+    pub fn changed(self) -> Option<Vec<f32>> {
+        if let Place::Copied(data) = self.0 { Some(data) } else { None }
+    }
+}
+
+impl std::ops::Deref for Elements<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &self.0 {
+            Place::Own(data) => data,
+            Place::Borrowed(data) => data,
+            Place::Copied(data) => data,
+        }
     }
 }
 

@@ -23,6 +23,7 @@
 mod absorb;
 mod apply;
 mod classes;
+mod coordinates;
 mod factors;
 mod ranges;
 

@@ -5,7 +5,7 @@ use crate::calibrate::prepare;
 use crate::pass::PassError;
 use crate::repair::{self, ChannelSums, Channels};
 use crate::trials::Trials;
-use squint_ir::execute::{Execute, ExecuteError, Observer, Sample, Samples, Session};
+use squint_ir::execute::{Editor, Elements, Execute, ExecuteError, Sample, Samples, Session};
 use squint_ir::{Graph, Model, Tensor, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -72,6 +72,9 @@ impl<'e> FloatGraph<'e> {
         float.keep(&trials.decided_on());
         let split = trials.split(repair::LEARNT_FROM);
         float.keep(&split.held_back);
+        let outputs = model.main().outputs.iter().map(|v| trials.dims.get(*v));
+        let elements = outputs.map(|d| d.map_or(usize::MAX, |d| d.iter().product()));
+        float.keep(&trials.remembered(elements.fold(0, usize::saturating_add)));
         float.sum = split.learnt_from.into_iter().collect();
         Ok(float)
     }
@@ -117,13 +120,16 @@ impl<'e> FloatGraph<'e> {
             if slot < self.observed {
                 observe(slot, dims, data);
             }
-            None
         };
         if self.keep.contains(&number) {
-            let reference = self.taps.run(self.session.as_ref(), sample, &mut watch)?;
+            let watch = &mut |slot: usize, dims: &[usize], data: &mut Elements<'_>| watch(slot, dims, data);
+            let reference = self.taps.run(self.session.as_ref(), sample, watch)?;
             self.kept().insert(number, reference);
         } else {
-            self.session.run(sample, &mut watch)?;
+            self.session.run(sample, &mut |slot, dims, data| {
+                watch(slot, dims, data);
+                None
+            })?;
         }
         if sum {
             self.sums().insert(number, sums);
@@ -154,11 +160,17 @@ impl<'e> FloatGraph<'e> {
             return Ok(known.clone());
         }
         let sample = samples.get(number).map_err(PassError::Data)?;
-        let reference = self.taps.run(self.session.as_ref(), &sample, &mut |_, _, _| None)?;
+        let reference = self.taps.run(self.session.as_ref(), &sample, &mut |_, _, _| {})?;
         if self.keep.contains(&number) {
             self.kept().insert(number, reference.clone());
         }
         Ok(reference)
+    }
+
+    /// The outputs of samples that were run and are kept, but those of these numbers.
+    pub(crate) fn known_but(&self, numbers: &[usize]) -> Vec<Vec<Tensor>> {
+        let kept = self.kept();
+        kept.iter().filter(|(i, _)| !numbers.contains(i)).map(|(_, r)| r.outputs.clone()).collect()
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Reference>> {
@@ -190,7 +202,7 @@ impl Taps {
         Taps(g.outputs.iter().map(|v| tap(g, *v, observed)).collect())
     }
 
-    /// Runs a sample, with what the observer puts in the place of values, and returns what is compared, too.
+    /// Runs a sample, with values as they are edited, and returns what is compared, too.
     ///
     /// # Errors
     /// As [`Session::run`].
@@ -198,17 +210,16 @@ impl Taps {
         &self,
         session: &dyn Session,
         sample: &Sample,
-        observe: &mut Observer<'_>,
+        edit: &mut Editor<'_>,
     ) -> Result<Reference, ExecuteError> {
         let mut seen: Vec<Option<Tensor>> = vec![None; self.0.len()];
-        let outputs = session.run(sample, &mut |slot, dims, data| {
-            let replaced = observe(slot, dims, data);
+        let outputs = session.run_edited(sample, &mut |slot, dims, data| {
+            edit(slot, dims, data);
             for (tap, seen) in self.0.iter().zip(&mut seen) {
                 if *tap == Some(slot) {
-                    *seen = Some(Tensor::from_f32(dims, replaced.as_deref().unwrap_or(data)));
+                    *seen = Some(Tensor::from_f32(dims, data));
                 }
             }
-            replaced
         })?;
         let tapped = seen.into_iter().zip(&outputs);
         let tapped = tapped.map(|(seen, output)| seen.unwrap_or_else(|| output.clone())).collect();
@@ -228,6 +239,7 @@ fn tap(g: &Graph, output: ValueId, observed: &[ValueId]) -> Option<usize> {
 mod tests {
     use super::*;
     use squint_ir::OpSpec;
+    use squint_ir::execute::Observer;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// `y = Softmax (logits)`, `logits = Relu (x)`: shows the logits, and gives what is put in their place.

@@ -8,7 +8,9 @@ use crate::calibrate::refusal;
 use crate::evidence::Evidence;
 use crate::pass::{PassCx, PassError};
 use crate::raise_qoperator;
-use squint_ir::execute::{Change, Execute, ExecuteError, Observer, Sample, Samples, Session, Unsupported};
+use squint_ir::execute::{
+    Change, Editor, Execute, ExecuteError, Observer, Sample, Samples, Session, Unsupported,
+};
 use squint_ir::{Graph, Model, OpId, OpTable, Tensor, ValueId, ValueTable};
 use squint_ops::Class;
 use std::borrow::Cow;
@@ -261,6 +263,14 @@ struct Within<'e> {
 impl Session for Within<'_> {
     fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError> {
         self.session.run(sample, &mut |slot, dims, data| observe(self.slots[slot], dims, data))
+    }
+
+    fn run_edited(&self, sample: &Sample, edit: &mut Editor<'_>) -> Result<Vec<Tensor>, ExecuteError> {
+        self.session.run_edited(sample, &mut |slot, dims, elements| edit(self.slots[slot], dims, elements))
+    }
+
+    fn release(&self) {
+        self.session.release();
     }
 
     fn run_each(

@@ -14,6 +14,7 @@
 
 mod each;
 mod knee;
+mod methods;
 mod verdict;
 
 pub(crate) use verdict::{Verdict, all_in_float, verdict, why_float};
@@ -27,7 +28,7 @@ use crate::outputs::classes_only;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::runner::Progress;
-use crate::simulate::{Deviation, Errors, Simulator};
+use crate::simulate::{Deviation, Simulator, round};
 use crate::trials::spread;
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples};
@@ -35,18 +36,6 @@ use squint_ir::{Graph, Model, ValueId, ValueTable};
 
 /// Name of the stage.
 pub(crate) const NAME: &str = "refine";
-
-/// Methods tried by `auto`, those first that clip least. The first, which clips nothing, is kept unless another is clearly
-/// better, also in its largest errors; and each one unless one behind it is [`AHEAD`]: what calibration has seen rarely,
-/// deployment may see more often.
-const CANDIDATES: [Method; 5] =
-    [Method::MinMax, Method::Mse, Method::Percentile(99.99), Method::Auto, Method::Entropy];
-
-/// Decibels by which a method that clips more must be better than one that clips less.
-const AHEAD: f64 = 0.5;
-
-/// A method that is no better on one of so many samples than the first is not tried on the others.
-const FEW: usize = 3;
 
 /// Share of rows whose class may change, see [`Deviation::flips`].
 const MAX_FLIPS: f64 = 0.01;
@@ -68,9 +57,8 @@ pub(crate) fn refine(
         return Ok(());
     }
     let draft = Draft::new(model, cx)?;
-    let solved = |method| Steering { ranges: Some((method, draft.solve(cx, method))), ..Steering::default() };
     let auto = cx.config.method == Method::Auto;
-    let mut steering = solved(if auto { CANDIDATES[0] } else { cx.config.method });
+    let mut steering = methods::by(cx, &draft, if auto { methods::FIRST } else { cx.config.method });
     let mut plan = draft.plan(cx, &steering, false);
     if plan.is_float() {
         return Ok(());
@@ -87,30 +75,12 @@ pub(crate) fn refine(
         let errors = |plan: &QuantPlan| simulator.errors_in(rounded.as_ref(), plan);
         let measured = |plan: &QuantPlan, samples| {
             let roundings = simulator.roundings(plan);
-            simulator.measure(rounded.as_ref(), samples, &|slot, _, data| {
-                Some(roundings.get(slot)?.as_ref()?.round(data))
-            })
+            simulator.measure(rounded.as_ref(), samples, &|slot, _, data| round(&roundings, slot, data))
         };
-        let of_first = measured(&plan, 0..numbers.len())?;
-        let first = Errors::of(&of_first);
-        let mut best = (CLEARLY, first.clone());
-        let candidates = if auto { &CANDIDATES[1..] } else { &[] };
-        let few = numbers.len().div_ceil(FEW).max(2).min(numbers.len());
-        for method in candidates {
-            let tried = solved(*method);
-            let other = draft.plan(cx, &tried, false);
-            let mut of_other = measured(&other, 0..few)?;
-            if Errors::of(&of_other).lead_over(&Errors::of(&of_first[..few])) <= 0.0 {
-                continue;
-            }
-            of_other.extend(measured(&other, few..numbers.len())?);
-            let errors = Errors::of(&of_other);
-            let gain = errors.gain_over(&first);
-            if gain > best.0 && errors.peaks_no_more_than(&first) {
-                (steering, plan, best) = (tried, other, (gain + AHEAD, errors));
-            }
-        }
-        with_weights = Some(best.1.deviation());
+        let best;
+        methods::Choice { steering, plan, errors: best } =
+            methods::choose(cx, &draft, (steering, plan), auto, numbers.len(), &measured)?;
+        with_weights = Some(best.deviation());
         if cx.config.effort > 2 {
             with_weights = None;
             let alone = simulator.error_of_each(&plan, cx.trials.single_runs())?;
@@ -131,7 +101,7 @@ pub(crate) fn refine(
                 samples: numbers.len(),
                 progress,
             };
-            bench.refine(cx, &order, &mut steering, &mut plan, best.1)?;
+            bench.refine(cx, &order, &mut steering, &mut plan, best)?;
         }
     }
     let states = states(model);
@@ -151,18 +121,26 @@ pub(crate) fn refine(
     let flips = if unbounded { 1.0 } else { MAX_FLIPS };
     let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips };
     // Which class is best is all that scores are for; other numbers are used as they are.
-    let enough = unbounded || classes_only(model.main(), cx.config.class_axis) || !states.is_empty();
-    let is_enough = |d: Deviation| bound.holds(d) && (enough || d.sqnr() >= knee::ENOUGH);
+    let classes = states.is_empty() && classes_only(model.main(), cx.config.class_axis);
+    let enough = unbounded || !states.is_empty();
+    let is_enough = |d: &Deviation, flips: f64| {
+        bound.holds(*d) && (enough || if classes { flips <= knee::STEADY } else { d.sqnr() >= knee::ENOUGH })
+    };
     // What is enough with rounded weights, and not far from being enough to spare some, is enough.
     let spare = to_spare(&steering);
-    let certain = |d: &Deviation| is_enough(*d) && !(spare - OF_WEIGHTS..spare).contains(&d.sqnr());
-    let deviation = match with_weights.filter(certain) {
-        Some(deviation) => deviation,
-        None => simulator.deviation(&plan)?,
+    let certain = |d: &Deviation| {
+        (enough || !classes) && is_enough(d, 0.0) && !(spare - OF_WEIGHTS..spare).contains(&d.sqnr())
     };
-    if is_enough(deviation) {
+    let measured = match with_weights.filter(certain) {
+        Some(deviation) => (deviation, 0.0),
+        None => {
+            let measured = knee::Measured::of(&simulator, &plan, classes)?;
+            (measured.deviation, measured.flips())
+        }
+    };
+    if is_enough(&measured.0, measured.1) {
         cx.steering = steering;
-        if auto && deviation.sqnr() >= spare {
+        if auto && measured.0.sqnr() >= spare {
             widen(model, cx, &draft, &simulator)?;
         }
         return Ok(());
@@ -170,16 +148,17 @@ pub(crate) fn refine(
     // So few samples may mislead: more are asked before speed is given up.
     let numbers = cx.trials.decided_on();
     let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
-    let deviation = simulator.deviation(&plan)?;
+    let measured = knee::Measured::of(&simulator, &plan, classes)?;
+    let (deviation, changed) = (measured.deviation, measured.flips());
     let held = bound.holds(deviation);
-    if !is_enough(deviation) {
+    if !is_enough(&deviation, changed) {
         if states.is_empty() {
             steering.errors = simulator.error_of_each(&plan, cx.trials.single_runs())?;
             steering.dynamic_errors =
                 simulator.error_of_each_dynamic(&draft.dynamic_reads(), cx.trials.single_runs())?;
             let worth = match enough {
                 true => None,
-                false => knee::price(cx, &draft, &simulator, &steering, (&plan, deviation), bound)?,
+                false => knee::price(cx, &draft, &simulator, &steering, (&plan, &measured), bound)?,
             };
             steering.price = match worth {
                 Some(price) => price,
@@ -207,7 +186,7 @@ pub(crate) fn refine(
         };
         let had = format!(
             "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {} samples",
-            deviation.flips * 100.0,
+            deviation.flips.max(changed) * 100.0,
             numbers.len()
         );
         if !held {
@@ -302,9 +281,6 @@ fn widened(g: &Graph, steering: &Steering) -> Option<Steering> {
     }
     Some(Steering { ranges: Some((*method, wider.into())), ..steering.clone() })
 }
-
-/// A method replaces the first only if its error is smaller by so many decibels: few samples decide.
-const CLEARLY: f64 = 1.0;
 
 #[derive(Clone, Copy)]
 struct Bound {

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::float_graph::FloatGraph;
 use crate::pass::{PassCx, PassError};
 use crate::plan::QuantPlan;
-use crate::simulate::{Deviation, Errors, Simulator};
+use crate::simulate::{Deviation, Errors, Simulator, round};
 use crate::trials::Split;
 use crate::weights::rounded;
 use bias::Layer;
@@ -142,12 +142,12 @@ impl<'e> Rounded<'e> {
         let shifts = bias::differences(model.main(), &self.layers, plan, &self.plan);
         let roundings = simulator.roundings(plan);
         simulator.errors_with(self.session.as_ref(), &|slot, dims, data| {
-            let shifted =
-                self.layer_at(slot).and_then(|i| self.layers[i].shifted(dims, data, shifts[i].as_ref()?));
-            match (roundings.get(slot).and_then(Option::as_ref), shifted) {
-                (Some(r), shifted) => Some(r.round(shifted.as_deref().unwrap_or(data))),
-                (None, shifted) => shifted,
+            if let Some(i) = self.layer_at(slot)
+                && let Some(shift) = &shifts[i]
+            {
+                self.layers[i].shift(dims, data, shift);
             }
+            round(&roundings, slot, data);
         })
     }
 }

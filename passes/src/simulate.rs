@@ -13,14 +13,14 @@ mod rounding;
 use crate::calibrate::threads;
 use crate::config::Config;
 use crate::float_graph::FloatGraph;
-use crate::outputs::{Error, Kind, OutputErrors, kinds};
+use crate::outputs::{Error, Expected, Kind, OutputErrors, kinds};
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
-pub(crate) use deviation::Deviation;
+pub(crate) use deviation::{Deviation, ENOUGH_ROWS};
 pub(crate) use errors::{Errors, Measured};
 use rayon::prelude::*;
 pub(crate) use rounding::Rounding;
-use squint_ir::execute::{Sample, Samples, Session};
+use squint_ir::execute::{Elements, Sample, Samples, Session};
 use squint_ir::{Model, Tensor, ValueId, ValueTable};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -104,11 +104,38 @@ impl<'a> Simulator<'a> {
     /// # Errors
     /// If the executor fails.
     pub(crate) fn deviation(&self, plan: &QuantPlan) -> Result<Deviation, PassError> {
+        Ok(self.compare(&self.references, &self.outputs(plan)?))
+    }
+
+    /// What a plan does, and how many classes are expected to change by it, output by output.
+    ///
+    /// # Errors
+    /// If the executor fails.
+    pub(crate) fn deviation_of_classes(
+        &self,
+        plan: &QuantPlan,
+    ) -> Result<(Deviation, Vec<Expected>), PassError> {
+        let outputs = self.outputs(plan)?;
+        let others = self.float.known_but(&self.samples.numbers);
+        let of_output = |(i, kind): (usize, &Kind)| {
+            let classes = kind.classes()?;
+            let mut expected = Expected::default();
+            for (x, y) in self.references.iter().zip(&outputs) {
+                expected.take(x.get(i)?, y.get(i)?, classes);
+            }
+            others.iter().filter_map(|x| x.get(i)).for_each(|x| expected.take_float(x, classes));
+            Some(expected)
+        };
+        let expected = self.kinds.iter().enumerate().filter_map(of_output).collect();
+        Ok((self.compare(&self.references, &outputs), expected))
+    }
+
+    /// The outputs of each sample with the values that a plan quantizes rounded.
+    fn outputs(&self, plan: &QuantPlan) -> Result<Vec<Vec<Tensor>>, PassError> {
         let roundings = self.roundings(plan);
         let run = |i: usize| self.samples.get(i).and_then(|sample| self.run(&sample, &roundings));
         let all = (0..self.samples.len()).into_par_iter();
-        let outputs = self.pool.install(|| all.map(run).collect::<Result<Vec<_>, _>>())?;
-        Ok(self.compare(&self.references, &outputs))
+        self.pool.install(|| all.map(run).collect())
     }
 
     /// How a plan rounds each observed value.
@@ -134,7 +161,7 @@ impl<'a> Simulator<'a> {
         roundings: &[Option<Rounding>],
     ) -> Result<Vec<Tensor>, PassError> {
         let session = self.float.session();
-        Ok(session.run(sample, &mut |slot, _, data| Some(roundings.get(slot)?.as_ref()?.round(data)))?)
+        Ok(session.run_edited(sample, &mut |slot, _, data| round(roundings, slot, data))?)
     }
 
     /// What a plan does to each sample, in the graph of `session`.
@@ -143,7 +170,7 @@ impl<'a> Simulator<'a> {
     /// If the executor fails.
     pub(crate) fn errors_in(&self, session: &dyn Session, plan: &QuantPlan) -> Result<Errors, PassError> {
         let roundings = self.roundings(plan);
-        self.errors_with(session, &|slot, _, data| Some(roundings.get(slot)?.as_ref()?.round(data)))
+        self.errors_with(session, &|slot, _, data| round(&roundings, slot, data))
     }
 
     /// What two plans do to each sample in graphs of their own, which are made ready side by side or one after the other.
@@ -165,17 +192,17 @@ impl<'a> Simulator<'a> {
         Ok((a?, b?))
     }
 
-    /// What becomes of each sample in the graph of `session`, which exposes the observed values first of all, with what
-    /// `change` gives in the place of values.
+    /// What becomes of each sample in the graph of `session`, which exposes the observed values first of all, with values
+    /// as they are edited.
     ///
     /// # Errors
     /// If the executor fails.
     pub(crate) fn errors_with(
         &self,
         session: &dyn Session,
-        change: &(impl Fn(usize, &[usize], &[f32]) -> Option<Vec<f32>> + Sync),
+        edit: &(impl Fn(usize, &[usize], &mut Elements<'_>) + Sync),
     ) -> Result<Errors, PassError> {
-        Ok(Errors::of(&self.measure(session, 0..self.samples.len(), change)?))
+        Ok(Errors::of(&self.measure(session, 0..self.samples.len(), edit)?))
     }
 
     /// What becomes of some of the samples, as [`Simulator::errors_with`].
@@ -186,12 +213,12 @@ impl<'a> Simulator<'a> {
         &self,
         session: &dyn Session,
         samples: Range<usize>,
-        change: &(impl Fn(usize, &[usize], &[f32]) -> Option<Vec<f32>> + Sync),
+        edit: &(impl Fn(usize, &[usize], &mut Elements<'_>) + Sync),
     ) -> Result<Vec<Measured>, PassError> {
         let taps = self.float.taps();
         let run = |i: usize| {
             let sample = self.samples.get(i)?;
-            let planned = taps.run(session, &sample, &mut |slot, dims, data| change(slot, dims, data))?;
+            let planned = taps.run(session, &sample, &mut |slot, dims, data| edit(slot, dims, data))?;
             let pairs = self.tapped[i].iter().zip(&planned.tapped);
             let differences = pairs.map(|(float, planned)| Error::between_tensors(float, planned)).collect();
             let sums = OutputErrors::between(&self.references[i], &planned.outputs, &self.kinds);
@@ -207,6 +234,13 @@ impl<'a> Simulator<'a> {
             sums.add(&OutputErrors::between(reference, output, &self.kinds));
         }
         Deviation::of(&sums)
+    }
+}
+
+/// Rounds an observed value as planned for its slot, if it is.
+pub(crate) fn round(roundings: &[Option<Rounding>], slot: usize, data: &mut Elements<'_>) {
+    if let Some(Some(rounding)) = roundings.get(slot) {
+        rounding.round(data.edit());
     }
 }
 
@@ -299,7 +333,7 @@ mod tests {
         assert!(found.error > 0.0 && found.sqnr() > 50.0);
         // Far beyond what a planned scale would cover.
         let wide: Vec<f32> = (0..200).map(|i| i as f32).collect();
-        let rounded = Rounding::Dynamic.round(&wide);
+        let rounded = Rounding::Dynamic.rounded(&wide);
         assert!(wide.iter().zip(&rounded).all(|(x, y)| (x - y).abs() < 0.5));
         assert_eq!(s.error_of_each_dynamic(&[y], 4).unwrap().get(y), Some(&found.error));
     }

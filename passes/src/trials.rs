@@ -35,13 +35,17 @@ pub(crate) struct Split {
 const HELD_BACK: RangeInclusive<usize> = 6..=24;
 
 /// Samples that plans are tried on first.
-const TRIED_ON: RangeInclusive<usize> = 4..=24;
+const TRIED_ON: RangeInclusive<usize> = 8..=24;
 
 /// Samples that decide whether operators go back to float.
 const DECIDED_ON: usize = 8;
 
 /// Elements that the samples of a comparison may have together, if they are not too few then.
 const ELEMENTS: usize = 1 << 24;
+
+/// Elements of outputs that are kept of many samples, and of how many.
+const SMALL: usize = 1 << 14;
+const REMEMBERED: usize = 256;
 
 /// Multiply–accumulates of a run from which on fewer samples than usual are run: a fifth of a second of one core.
 const LARGE: u64 = 1 << 32;
@@ -97,6 +101,12 @@ impl Trials {
         spread(self.samples, self.fewer(DECIDED_ON), 0.0)
     }
 
+    /// Those whose outputs are kept although no plan is tried on them, if outputs of so many elements are small: they tell
+    /// how narrow the leads of classes are.
+    pub(crate) fn remembered(&self, elements: usize) -> Vec<usize> {
+        if elements > SMALL { Vec::new() } else { spread(self.samples, REMEMBERED, 0.0) }
+    }
+
     /// Runs that measuring single values may take.
     pub(crate) fn single_runs(&self) -> usize {
         // As many as calibration takes, since half of each is shared.
@@ -135,7 +145,7 @@ mod tests {
         assert_eq!(spread(10, 4, 0.0), [0, 2, 5, 7]);
         assert_eq!(spread(2, 8, 0.5), [0, 1]);
         let trials = Trials { samples: 10, elements: 1 << 30, ..Trials::default() };
-        assert_eq!((trials.tried_on(), trials.decided_on().len()), (vec![0, 2, 5, 7], 8));
+        assert_eq!((trials.tried_on(), trials.decided_on().len()), (vec![0, 1, 2, 3, 5, 6, 7, 8], 8));
         let Split { learnt_from, held_back } = trials.split(4);
         assert_eq!((learnt_from, held_back), (vec![0, 2, 5, 7], vec![4, 9]));
         let one = Trials { samples: 1, ..trials }.split(4);
@@ -152,7 +162,7 @@ mod tests {
         let huge = of(1 << 24, u64::MAX);
         assert_eq!(
             (huge.decided_on().len(), huge.tried_on().len(), huge.split(12).learnt_from.len()),
-            (3, 2, 4)
+            (3, 3, 4)
         );
         assert_eq!((huge.single_runs(), of(0, 0).single_runs()), (24, 128));
     }

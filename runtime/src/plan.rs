@@ -12,7 +12,7 @@ use crate::pieces::{self, Constants};
 use crate::registry;
 use crate::variants;
 use crate::weights::Weights;
-use squint_ir::execute::{Change, Observer};
+use squint_ir::execute::{Change, Editor, Elements};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tract_onnx::pb::{GraphProto, ModelProto};
@@ -98,14 +98,10 @@ impl Plan {
         Ok(Plan { plan, constants })
     }
 
-    /// Runs the plan on inputs of its signature. `observe` is called on this thread with the slot, the
+    /// Runs the plan on inputs of its signature. `edit` is called on this thread with the slot, the
     /// dimensions and the elements of every observed tensor.
-    pub(crate) fn run(
-        &self,
-        inputs: TVec<TValue>,
-        observe: &mut Observer<'_>,
-    ) -> Result<TVec<TValue>, Problem> {
-        self.guarded(|current| self.step(inputs, current, observe))
+    pub(crate) fn run(&self, inputs: TVec<TValue>, edit: &mut Editor<'_>) -> Result<TVec<TValue>, Problem> {
+        self.guarded(|current| self.step(inputs, current, edit))
     }
 
     /// Runs the plan on inputs of its signature, and again for each of `groups` of observed values with what `change`
@@ -139,34 +135,46 @@ impl Plan {
         &self,
         inputs: TVec<TValue>,
         current: &mut Option<usize>,
-        observe: &mut Observer<'_>,
+        edit: &mut Editor<'_>,
     ) -> TractResult<TVec<TValue>> {
         // A fresh state for each run: ONNX models keep nothing from one run to the next.
         let outputs = self.plan.spawn()?.run_plan_with_eval(inputs, |ctx, state, node, inputs| {
             *current = Some(node.id);
-            let Some(Observe { slots }) = node.op_as::<Observe>() else {
-                return eval(ctx, state, node, inputs);
-            };
-            let mut replaced = None;
-            {
-                let elements = elements(&inputs[0])?;
-                for slot in slots {
-                    replaced = guard::aloud(|| observe(*slot, inputs[0].shape(), &elements)).or(replaced);
-                }
-            }
-            match replaced {
-                None => TractResult::Ok(inputs),
-                Some(elements) => {
-                    let tensor = replacement(&inputs[0], &elements)?;
-                    Ok(tvec!(tensor.into_tvalue()))
-                }
+            match node.op_as::<Observe>() {
+                Some(Observe { slots }) => edited(inputs, slots, edit),
+                None => eval(ctx, state, node, inputs),
             }
         })?;
         *current = None;
         for (slot, dims, elements) in &self.constants {
-            guard::aloud(|| observe(*slot, dims, elements));
+            guard::aloud(|| edit(*slot, dims, &mut Elements::borrowed(elements)));
         }
         Ok(outputs)
+    }
+}
+
+/// What goes on behind an observing operator. A tensor that nothing else holds is changed where it lies.
+fn edited(mut inputs: TVec<TValue>, slots: &[usize], edit: &mut Editor<'_>) -> TractResult<TVec<TValue>> {
+    let Some(input) = inputs.pop() else { bail!("there is nothing to observe") };
+    let mut tensor = input.into_arc_tensor();
+    let dims: TVec<usize> = tensor.shape().into();
+    if tensor.datum_type() == DatumType::F32
+        && let Some(own) = Arc::get_mut(&mut tensor)
+    {
+        let mut own = own.try_as_plain_ram_mut()?;
+        let mut elements = Elements::own(own.as_slice_mut()?);
+        slots.iter().for_each(|slot| guard::aloud(|| edit(*slot, &dims, &mut elements)));
+        return Ok(tvec!(tensor.into_tvalue()));
+    }
+    let changed = {
+        let data = elements(&tensor)?;
+        let mut elements = Elements::borrowed(&data);
+        slots.iter().for_each(|slot| guard::aloud(|| edit(*slot, &dims, &mut elements)));
+        elements.changed()
+    };
+    match changed {
+        None => Ok(tvec!(tensor.into_tvalue())),
+        Some(changed) => Ok(tvec!(replacement(&tensor, &changed)?.into_tvalue())),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::pieces::Constants;
 use crate::plan::{Plan, Problem, Signature, Source};
 use crate::preflight::{self, node_name};
 use crate::weights::Weights;
-use squint_ir::execute::{Change, Execute, ExecuteError, Observer, Sample, Session, Unsupported};
+use squint_ir::execute::{Change, Editor, Execute, ExecuteError, Observer, Sample, Session, Unsupported};
 use squint_ir::{Graph, Model, Tensor, ValueId};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -152,9 +152,17 @@ impl TractSession {
 
 impl Session for TractSession {
     fn run(&self, sample: &Sample, observe: &mut Observer<'_>) -> Result<Vec<Tensor>, ExecuteError> {
+        self.run_edited(sample, &mut |slot, dims, elements| {
+            if let Some(replaced) = observe(slot, dims, elements) {
+                elements.edit().copy_from_slice(&replaced);
+            }
+        })
+    }
+
+    fn run_edited(&self, sample: &Sample, edit: &mut Editor<'_>) -> Result<Vec<Tensor>, ExecuteError> {
         let (signature, arrays) = self.arrays(sample)?;
         self.with_plan(&signature, |plan| {
-            tensors(&plan.run(arrays, observe).map_err(|problem| self.failed(&problem))?)
+            tensors(&plan.run(arrays, edit).map_err(|problem| self.failed(&problem))?)
         })
     }
 

@@ -14,7 +14,7 @@
 //!
 //! Samples that were not looked at decide whether the shifted graph is kept, as in [`super::equalize`].
 
-use super::classes::Coordinates;
+use super::coordinates::Coordinates;
 use super::{CLEARLY, LOOKED_AT, SCALED};
 use crate::calibrate::{Run, Tally, prepare, threads};
 use crate::float_graph::FloatGraph;

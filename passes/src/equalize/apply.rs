@@ -1,6 +1,7 @@
 //! Writes factors into the constants of a graph.
 
-use super::classes::{Channels, Classes, Coordinates, Kind};
+use super::classes::{Channels, Classes, Kind};
+use super::coordinates::Coordinates;
 use squint_ir::{Model, OpId, Tensor, ValueId};
 
 /// The same function of the inputs, with channels scaled between operators.

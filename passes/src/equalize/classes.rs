@@ -10,7 +10,8 @@
 //! numbers are moved like the elements themselves, by the operators' own kernels, so that shuffles, splits
 //! and reshapes need no rules of their own.
 
-use squint_ir::{Graph, Model, Op, OpId, Tensor, ValueId, ValueTable};
+use super::coordinates::Coordinates;
+use squint_ir::{Graph, Model, OpId, Tensor, ValueId, ValueTable};
 use squint_ops::{Class, EvalCx};
 
 /// The channels of a value.
@@ -465,84 +466,5 @@ impl Labels {
             }
         }
         Some(Labels::Dense(t))
-    }
-}
-
-/// Which channels of data and result the elements of a weight belong to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Coordinates {
-    /// Channels of the data.
-    pub(super) inputs: usize,
-    /// Channels of the result.
-    pub(super) outputs: usize,
-    /// Channels of the data that one channel of the result is made from.
-    pub(super) fan_in: usize,
-    form: Form,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Form {
-    /// `[outputs, fan in, window]`, so many outputs in a group.
-    Conv { window: usize, per_group: usize },
-    /// `[outputs, inputs]`
-    Rows,
-    /// `[inputs, outputs]`
-    Columns,
-}
-
-impl Coordinates {
-    /// Of the weight of a Conv, Gemm or MatMul; `None` if it has a form of its own.
-    pub(super) fn new(op: &Op, dims: &[usize]) -> Option<Coordinates> {
-        match (op.op_type.as_str(), dims) {
-            ("Conv", [outputs, fan_in, window @ ..]) => {
-                let groups = usize::try_from(op.int("group").unwrap_or(1)).ok().filter(|g| *g > 0)?;
-                (outputs % groups == 0).then_some(())?;
-                let form = Form::Conv { window: window.iter().product(), per_group: outputs / groups };
-                Some(Coordinates { inputs: fan_in * groups, outputs: *outputs, fan_in: *fan_in, form })
-            }
-            ("Gemm", [outputs, inputs]) if op.int("transB").unwrap_or(0) != 0 => {
-                (op.int("transA").unwrap_or(0) == 0).then_some(Coordinates {
-                    inputs: *inputs,
-                    outputs: *outputs,
-                    fan_in: *inputs,
-                    form: Form::Rows,
-                })
-            }
-            ("Gemm" | "MatMul", [inputs, outputs]) => {
-                (op.int("transA").unwrap_or(0) == 0).then_some(Coordinates {
-                    inputs: *inputs,
-                    outputs: *outputs,
-                    fan_in: *inputs,
-                    form: Form::Columns,
-                })
-            }
-            _ => None,
-        }
-    }
-
-    /// Each element in its order: its position, the channel of the result and the channel of the data.
-    #[inline]
-    pub(super) fn each(&self, mut element: impl FnMut(usize, usize, usize)) {
-        let mut i = 0;
-        let mut next = |output, input| {
-            element(i, output, input);
-            i += 1;
-        };
-        match self.form {
-            Form::Conv { window, per_group } => {
-                for output in 0..self.outputs {
-                    let first = output / per_group * self.fan_in;
-                    for input in first..first + self.fan_in {
-                        (0..window).for_each(|_| next(output, input));
-                    }
-                }
-            }
-            Form::Rows => {
-                (0..self.outputs).for_each(|output| (0..self.inputs).for_each(|input| next(output, input)));
-            }
-            Form::Columns => {
-                (0..self.inputs).for_each(|input| (0..self.outputs).for_each(|output| next(output, input)));
-            }
-        }
     }
 }

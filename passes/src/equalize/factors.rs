@@ -17,7 +17,8 @@
 //! weights, and the trade of SmoothQuant (Xiao et al., 2023) solved for each channel instead of one exponent
 //! for all.
 
-use super::classes::{Channels, Classes, Coordinates, Kind};
+use super::classes::{Channels, Classes, Kind};
+use super::coordinates::Coordinates;
 use super::ranges::Ranges;
 use squint_ir::{Graph, ValueId, ValueTable};
 
@@ -66,8 +67,7 @@ fn readers<'g>(g: &'g Graph, classes: &Classes, seen: &ValueTable<&Ranges>) -> V
         let coordinates = Coordinates::new(g.op(op), weight.dims())?;
         (classes.of(value)?.ids.len() == coordinates.inputs).then_some(())?;
         let weight = weight.f32s();
-        let mut gains = vec![0.0; coordinates.inputs];
-        coordinates.each(|i, _, c| gains[c] += f64::from(weight[i]).powi(2));
+        let gains = coordinates.energies(&weight);
         Some(Reader { value, coordinates, weight, gains })
     };
     contractions.filter_map(|a| reader(a.op)).collect()
@@ -80,14 +80,10 @@ impl Reader<'_> {
         if self.coordinates.fan_in == 1 {
             return None;
         }
-        let mut largest = vec![0f64; self.coordinates.outputs];
-        let factors: Vec<f64> = ids.iter().map(|id| factors[*id]).collect();
-        self.coordinates
-            .each(|i, o, c| largest[o] = largest[o].max(f64::from(self.weight[i].abs()) / factors[c]));
+        let inverse: Vec<f64> = ids.iter().map(|id| 1.0 / factors[*id]).collect();
+        let largest = self.coordinates.largest(&self.weight, &inverse);
         let squares: Vec<f64> = largest.iter().map(|largest| (largest / 127.0).powi(2)).collect();
-        let mut steps = vec![0f64; self.coordinates.inputs];
-        self.coordinates.each(|_, o, c| steps[c] += squares[o]);
-        Some(steps)
+        Some(self.coordinates.of_outputs(&squares))
     }
 }
 

@@ -69,25 +69,37 @@ impl Expected {
 
     /// Share of rows that are expected to change their class.
     pub fn flips(&self) -> f64 {
-        self.expected(1.0 - self.counted.agreement(), |_, _| 1.0, |_| 1.0)
+        self.flips_at(1.0)
+    }
+
+    /// The same if the energy of the changes were so many times what it is; what was counted where rows are many.
+    pub fn flips_at(&self, energy: f64) -> f64 {
+        self.expected(energy, 1.0 - self.counted.agreement(), |_, _| 1.0, |_| 1.0)
+    }
+
+    /// Rows of which both forms are known.
+    pub fn rows(&self) -> u64 {
+        self.counted.rows
     }
 
     /// Accuracy that is expected to be lost if labels are as probable as the float model says.
     pub fn lost_accuracy(&self) -> f64 {
         // Of two classes with p + q = share and a lead of ln p - ln q.
         let loss = |lead: f64, share: f64| share * (lead / 2.0).tanh();
-        self.expected(self.counted.lost_accuracy(), loss, |(_, p)| p)
+        self.expected(1.0, self.counted.lost_accuracy(), loss, |(_, p)| p)
     }
 
     /// The mean over rows of what a flip costs: `cost` of a lead by what the two classes have together, `known` of a
-    /// lead that a row has. What was counted where rows are many, or no lead changed.
+    /// lead that a row has. What was counted where rows are many, or no lead changed. `energy` is the factor on the squares of
+    /// the changes.
     fn expected(
         &self,
+        energy: f64,
         counted: f64,
         cost: impl Fn(f64, f64) -> f64,
         known: impl Fn((f64, f64)) -> f64,
     ) -> f64 {
-        let deviation = self.deviation();
+        let deviation = self.deviation() * energy.sqrt();
         if self.counted.rows == 0 {
             return 0.0;
         }
@@ -197,6 +209,7 @@ mod tests {
         assert!((rows.flips() - 2.0 * one_row / 16.0).abs() < 1e-4, "{}", rows.flips());
         // ∫ P(X > l / 0.5) tanh(l / 2) dl, which is near 0.5² / 4 / 2.
         assert!((rows.lost_accuracy() * 8.0 - 0.03).abs() < 2e-3, "{}", rows.lost_accuracy());
+        assert!((rows.flips_at(4.0) - 2.0 * rows.flips()).abs() < 1e-3, "twice the changes, twice the flips");
         // As many wide leads again: half the density.
         let before = rows.flips();
         for i in 1..=48u8 {

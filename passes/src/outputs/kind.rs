@@ -150,9 +150,14 @@ pub fn kinds_as_classes(g: &Graph, class_axis: Option<i64>) -> Vec<Kind> {
 /// Rank from which channels lie at places.
 const PLACES: usize = 4;
 
-/// True if every output is classes, of which only the order matters.
+/// True if every output is classes, of which only the order matters: the operators that make them say so, or somebody does
+/// by `class_axis`. Rank alone does not: an embedding has two axes, too.
 pub fn classes_only(g: &Graph, class_axis: Option<i64>) -> bool {
-    kinds(g, class_axis).iter().all(|k| *k != Kind::Numbers)
+    let one = |v: &ValueId| {
+        let made = g.producer(*v).and_then(|(op, _)| classes_made_by(g, op));
+        made.is_some() || class_axis.is_some_and(|axis| has_entries(g, *v, axis))
+    };
+    g.outputs.iter().all(one)
 }
 
 /// Whether an axis is there, and not known to have one entry only.

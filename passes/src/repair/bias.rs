@@ -21,11 +21,11 @@ use super::{Rounded, Work};
 use crate::float_graph::FloatGraph;
 use crate::pass::PassError;
 use crate::plan::{QuantPlan, resolve_target};
-use crate::simulate::Rounding;
+use crate::simulate::{Rounding, round};
 use crate::weights::real_bias;
 use rayon::prelude::*;
 use squint_ir::affine::bias_scale;
-use squint_ir::execute::Sample;
+use squint_ir::execute::{Elements, Sample};
 use squint_ir::{Graph, OpId, ValueId, ValueTable};
 use squint_targets::Placement;
 
@@ -115,20 +115,18 @@ fn run_shifted(
     roundings: &[Option<Rounding>],
 ) -> Result<Vec<Option<Sums>>, PassError> {
     let mut sums: Vec<Option<Sums>> = vec![None; planned.layers.len()];
-    planned.session.run(sample, &mut |slot, dims, data| {
-        let shifted = planned.layer_at(slot).and_then(|i| {
-            let layer = &planned.layers[i];
-            let inner = layer.channels.inner(dims)?;
-            let (float, _) = float.get(layer.behind).filter(|(_, n)| *n == data.len())?;
+    planned.session.run_edited(sample, &mut |slot, dims, data| {
+        if let Some(i) = planned.layer_at(slot)
+            && let layer = &planned.layers[i]
+            && let Some(inner) = layer.channels.inner(dims)
+            && let Some((float, _)) = float.get(layer.behind).filter(|(_, n)| *n == data.len())
+        {
             let of_layer = layer.sums(inner, float, data);
             let shift: Vec<f32> = (0..layer.channels.count).map(|c| newton(&of_layer, c) as f32).collect();
             sums[i] = Some(of_layer);
-            layer.channels.shifted(dims, data, &shift)
-        });
-        match (&roundings[slot], shifted) {
-            (Some(r), shifted) => Some(r.round(shifted.as_deref().unwrap_or(data))),
-            (None, shifted) => shifted,
+            layer.shift(dims, data, &shift);
         }
+        round(roundings, slot, data);
     })?;
     Ok(sums)
 }
@@ -209,15 +207,13 @@ impl Channels {
         Some((sums, data.len()))
     }
 
-    /// The elements with a number added to each channel.
-    pub(super) fn shifted(self, dims: &[usize], data: &[f32], shift: &[f32]) -> Option<Vec<f32>> {
-        let inner = self.inner(dims)?;
-        let mut out = data.to_vec();
-        for (i, run) in out.chunks_exact_mut(inner).enumerate() {
+    /// Adds a number to the elements of each channel.
+    fn shift(self, dims: &[usize], data: &mut Elements<'_>, shift: &[f32]) {
+        let Some(inner) = self.inner(dims) else { return };
+        for (i, run) in data.edit().chunks_exact_mut(inner).enumerate() {
             let shift = shift[i % self.count];
             run.iter_mut().for_each(|x| *x += shift);
         }
-        Some(out)
     }
 }
 
@@ -244,9 +240,9 @@ impl Layer {
         sums
     }
 
-    /// Its result with a number added to each channel.
-    pub(super) fn shifted(&self, dims: &[usize], data: &[f32], shift: &[f32]) -> Option<Vec<f32>> {
-        self.channels.shifted(dims, data, shift)
+    /// Adds a number to each channel of its result.
+    pub(super) fn shift(&self, dims: &[usize], data: &mut Elements<'_>, shift: &[f32]) {
+        self.channels.shift(dims, data, shift);
     }
 }
 
@@ -338,7 +334,9 @@ m (float[1,1,1,4] x) => (float[1,1,1,4] y)
         let sums = layer.sums(4, &float, &[-9.0, 0.5, 1.5, 7.0]);
         assert_eq!((sums.missing[0], sums.moved[0], sums.count), (1.0, 2.0, 4.0));
         assert_eq!(newton(&sums, 0), 0.5);
-        assert_eq!(layer.shifted(&dims, &[0.0; 4], &[0.5]).unwrap(), [0.5; 4]);
+        let mut data = Elements::borrowed(&[0.0; 4]);
+        layer.shift(&dims, &mut data, &[0.5]);
+        assert_eq!(*data, [0.5; 4]);
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl Moments {
         if n == 0 {
             return;
         }
-        let rounded = rounding.round(patches);
+        let rounded = rounding.rounded(patches);
         for (x, sums) in rounded.chunks_exact(group).zip(self.sums.chunks_exact_mut(len * len)) {
             product(x, n, len, sums);
         }

@@ -45,7 +45,7 @@ impl Simulator<'_> {
         let one = |(sample, part): &(usize, usize)| {
             let mine: Vec<usize> = (*part..groups.len()).step_by(parts).collect();
             let slots: Vec<Vec<usize>> = mine.iter().map(|g| groups[*g].clone()).collect();
-            let change = |slot: usize, _: &[usize], data: &[f32]| roundings[slot].map(|r| r.round(data));
+            let change = |slot: usize, _: &[usize], data: &[f32]| roundings[slot].map(|r| r.rounded(data));
             let mut sums: Vec<(usize, OutputErrors)> = Vec::with_capacity(mine.len());
             let input = self.samples.get(*sample)?;
             self.float.session().run_each(&input, &slots, &change, &mut |i, outputs| {

@@ -18,7 +18,7 @@ pub(crate) struct Deviation {
 }
 
 /// Rows of class scores from which a share of flips means something.
-const ENOUGH_ROWS: u64 = 64;
+pub(crate) const ENOUGH_ROWS: u64 = 64;
 
 impl Deviation {
     /// Of these sums.
