@@ -66,6 +66,9 @@ pub(crate) fn refine(
     let observed = cx.observed.clone();
     let numbers = cx.trials.tried_on();
     let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
+    let states = states(model);
+    // Which class is best is all that scores are for; other numbers are used as they are.
+    let classes = states.is_empty() && classes_only(model.main(), cx.config.class_axis);
     // What the plan does with rounded weights, where that is known.
     let mut with_weights = None;
     if auto || cx.config.effort > 2 {
@@ -77,10 +80,11 @@ pub(crate) fn refine(
             let roundings = simulator.roundings(plan);
             simulator.measure(rounded.as_ref(), samples, &|slot, _, data| round(&roundings, slot, data))
         };
-        let best;
-        methods::Choice { steering, plan, errors: best } =
+        let (best, of_best);
+        methods::Choice { steering, plan, errors: best, measured: of_best } =
             methods::choose(cx, &draft, (steering, plan), auto, numbers.len(), &measured)?;
-        with_weights = Some(best.deviation());
+        let expected = classes.then(|| simulator.expected_of(&of_best));
+        with_weights = Some(knee::Measured::with(best.deviation(), expected));
         if cx.config.effort > 2 {
             with_weights = None;
             let alone = simulator.error_of_each(&plan, cx.trials.single_runs())?;
@@ -104,7 +108,6 @@ pub(crate) fn refine(
             bench.refine(cx, &order, &mut steering, &mut plan, best)?;
         }
     }
-    let states = states(model);
     if cx.config.guide.is_some() && states.is_empty() {
         // What single values cost is known: every plan above was placed by it.
         cx.steering = steering;
@@ -120,27 +123,22 @@ pub(crate) fn refine(
     let unbounded = min_sqnr == f64::NEG_INFINITY;
     let flips = if unbounded { 1.0 } else { MAX_FLIPS };
     let bound = Bound { error: 10f64.powf(-wanted / 10.0), flips };
-    // Which class is best is all that scores are for; other numbers are used as they are.
-    let classes = states.is_empty() && classes_only(model.main(), cx.config.class_axis);
     let enough = unbounded || !states.is_empty();
-    let is_enough = |d: &Deviation, flips: f64| {
-        bound.holds(*d) && (enough || if classes { flips <= knee::STEADY } else { d.sqnr() >= knee::ENOUGH })
+    let is_enough = |m: &knee::Measured| {
+        let steady = || if classes { m.flips() <= knee::STEADY } else { m.deviation.sqnr() >= knee::ENOUGH };
+        bound.holds(m.deviation) && (enough || steady())
     };
     // What is enough with rounded weights, and not far from being enough to spare some, is enough.
     let spare = to_spare(&steering);
-    let certain = |d: &Deviation| {
-        (enough || !classes) && is_enough(d, 0.0) && !(spare - OF_WEIGHTS..spare).contains(&d.sqnr())
-    };
+    let certain =
+        |m: &knee::Measured| is_enough(m) && !(spare - OF_WEIGHTS..spare).contains(&m.deviation.sqnr());
     let measured = match with_weights.filter(certain) {
-        Some(deviation) => (deviation, 0.0),
-        None => {
-            let measured = knee::Measured::of(&simulator, &plan, classes)?;
-            (measured.deviation, measured.flips())
-        }
+        Some(measured) => measured,
+        None => knee::Measured::of(&simulator, &plan, classes)?,
     };
-    if is_enough(&measured.0, measured.1) {
+    if is_enough(&measured) {
         cx.steering = steering;
-        if auto && measured.0.sqnr() >= spare {
+        if auto && measured.deviation.sqnr() >= spare {
             widen(model, cx, &draft, &simulator)?;
         }
         return Ok(());
@@ -149,9 +147,9 @@ pub(crate) fn refine(
     let numbers = cx.trials.decided_on();
     let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
     let measured = knee::Measured::of(&simulator, &plan, classes)?;
-    let (deviation, changed) = (measured.deviation, measured.flips());
+    let deviation = measured.deviation;
     let held = bound.holds(deviation);
-    if !is_enough(&deviation, changed) {
+    if !is_enough(&measured) {
         if states.is_empty() {
             steering.errors = simulator.error_of_each(&plan, cx.trials.single_runs())?;
             steering.dynamic_errors =
@@ -186,7 +184,7 @@ pub(crate) fn refine(
         };
         let had = format!(
             "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {} samples",
-            deviation.flips.max(changed) * 100.0,
+            deviation.flips.max(measured.flips()) * 100.0,
             numbers.len()
         );
         if !held {

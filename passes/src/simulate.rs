@@ -16,6 +16,7 @@ use crate::float_graph::FloatGraph;
 use crate::outputs::{Error, Expected, Kind, OutputErrors, kinds};
 use crate::pass::PassError;
 use crate::plan::QuantPlan;
+use crate::trials::SMALL;
 pub(crate) use deviation::{Deviation, ENOUGH_ROWS};
 pub(crate) use errors::{Errors, Measured};
 use rayon::prelude::*;
@@ -116,18 +117,29 @@ impl<'a> Simulator<'a> {
         plan: &QuantPlan,
     ) -> Result<(Deviation, Vec<Expected>), PassError> {
         let outputs = self.outputs(plan)?;
+        let each = outputs.iter().map(Vec::as_slice);
+        Ok((self.compare(&self.references, &outputs), self.expected(each)))
+    }
+
+    /// How many classes are expected to change, output by output, where all samples have been measured with a plan: nothing
+    /// of outputs that are not small.
+    pub(crate) fn expected_of(&self, measured: &[Measured]) -> Vec<Expected> {
+        self.expected(measured.iter().map(|m| m.outputs.as_slice()))
+    }
+
+    /// The same from the outputs of each sample.
+    fn expected<'o>(&self, outputs: impl Iterator<Item = &'o [Tensor]> + Clone) -> Vec<Expected> {
         let others = self.float.known_but(&self.samples.numbers);
         let of_output = |(i, kind): (usize, &Kind)| {
             let classes = kind.classes()?;
             let mut expected = Expected::default();
-            for (x, y) in self.references.iter().zip(&outputs) {
+            for (x, y) in self.references.iter().zip(outputs.clone()) {
                 expected.take(x.get(i)?, y.get(i)?, classes);
             }
             others.iter().filter_map(|x| x.get(i)).for_each(|x| expected.take_float(x, classes));
             Some(expected)
         };
-        let expected = self.kinds.iter().enumerate().filter_map(of_output).collect();
-        Ok((self.compare(&self.references, &outputs), expected))
+        self.kinds.iter().enumerate().filter_map(of_output).collect()
     }
 
     /// The outputs of each sample with the values that a plan quantizes rounded.
@@ -222,7 +234,9 @@ impl<'a> Simulator<'a> {
             let pairs = self.tapped[i].iter().zip(&planned.tapped);
             let differences = pairs.map(|(float, planned)| Error::between_tensors(float, planned)).collect();
             let sums = OutputErrors::between(&self.references[i], &planned.outputs, &self.kinds);
-            Ok::<_, PassError>(Measured { differences, sums })
+            let small = planned.outputs.iter().map(Tensor::len).sum::<usize>() <= SMALL;
+            let outputs = if small { planned.outputs } else { Vec::new() };
+            Ok::<_, PassError>(Measured { differences, sums, outputs })
         };
         self.pool.install(|| samples.into_par_iter().map(run).collect())
     }

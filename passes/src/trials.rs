@@ -43,8 +43,8 @@ const DECIDED_ON: usize = 8;
 /// Elements that the samples of a comparison may have together, if they are not too few then.
 const ELEMENTS: usize = 1 << 24;
 
-/// Elements of outputs that are kept of many samples, and of how many.
-const SMALL: usize = 1 << 14;
+/// Elements of outputs that are small enough to be kept of many samples, and of how many.
+pub(crate) const SMALL: usize = 1 << 14;
 const REMEMBERED: usize = 256;
 
 /// Multiply–accumulates of a run from which on fewer samples than usual are run: a fifth of a second of one core.

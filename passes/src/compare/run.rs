@@ -248,7 +248,7 @@ fn weights(a: &Graph, b: &Graph, matched: &Matches, scaled: &Scaled<'_>) -> Vec<
 }
 
 /// Samples that units are learnt from.
-const UNIT_SAMPLES: usize = 4;
+const UNIT_SAMPLES: usize = 16;
 
 /// What one sample needs.
 struct Sessions<'a> {

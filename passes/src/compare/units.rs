@@ -19,6 +19,8 @@ pub(super) struct Units {
 #[derive(Clone, Copy, Debug, Default)]
 struct Channel {
     n: f64,
+    /// Elements that are not zero.
+    seen: u32,
     x: f64,
     y: f64,
     xx: f64,
@@ -26,12 +28,17 @@ struct Channel {
     yy: f64,
 }
 
+/// Elements that are not zero from which a factor is believed: one of few small numbers is a matter of rounding.
+const ENOUGH: u32 = 8;
 /// How many times less a fit with an offset must leave than one without.
 const CLEARLY: f64 = 4.0;
 
 impl Channel {
-    /// Factor and offset; `None` if the channel was always zero, or nothing fits.
+    /// Factor and offset; `None` if the channel was nearly always zero, or nothing fits.
     fn fit(&self) -> Option<(f64, f64)> {
+        if self.seen < ENOUGH {
+            return None;
+        }
         let factor = self.xy / self.xx;
         let left = self.yy - factor * self.xy;
         let spread = self.xx - self.x * self.x / self.n;
@@ -66,6 +73,7 @@ impl Units {
             let (x, y) = (f64::from(x[i]), f64::from(y[i]));
             if x.is_finite() && y.is_finite() {
                 let s = &mut self.channels[c];
+                s.seen += u32::from(x != 0.0);
                 (s.n, s.x, s.y) = (s.n + 1.0, s.x + x, s.y + y);
                 (s.xx, s.xy, s.yy) = (s.xx + x * x, s.xy + x * y, s.yy + y * y);
             }
@@ -152,12 +160,17 @@ mod tests {
         // Twice; half and 5 more; never seen.
         let y = [2.0, 4.0, 6.5, 4.5, 0.0, 0.0];
         let mut units = Units::new(1);
+        for _ in 0..3 {
+            units.learn(&dims, &x, &y);
+            assert_eq!(units.scaled(&dims, &x), x, "so few numbers may be chance");
+        }
         units.learn(&dims, &x, &y);
         assert_eq!(units.scaled(&dims, &x), y);
         assert_eq!(units.in_float(&dims, &x, &y), (x[..4].to_vec(), x[..4].to_vec()));
         // Rounding is no offset.
         let (x, y) = ([1.0, 2.0, 3.0, 4.0], [1.1, 2.0, 3.1, 4.0]);
         let mut units = Units::new(1);
+        units.learn(&[1, 1, 4], &x, &y);
         units.learn(&[1, 1, 4], &x, &y);
         let found = units.scaled(&[1, 1, 4], &[10.0; 4]);
         assert!((found[0] - 10.13).abs() < 0.01, "{found:?}");

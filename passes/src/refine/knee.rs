@@ -30,8 +30,9 @@ pub(super) const PRICES: (i32, i32) = (10, 62);
 /// the answers.
 const FLIP: f64 = 3.0;
 
-/// The share of answers whose change is not worth looking for another plan.
-pub(super) const STEADY: f64 = 0.015;
+/// The share of answers whose change is not worth looking for another plan: a quarter of them less is hardly worth the time
+/// that it takes.
+pub(super) const STEADY: f64 = 0.03;
 
 /// What a plan does to what outputs are there for.
 pub(super) struct Measured {
@@ -55,6 +56,11 @@ impl Measured {
         }
         let (deviation, expected) = simulator.deviation_of_classes(plan)?;
         Ok(Measured { deviation, expected: Some(expected) })
+    }
+
+    /// Of measured samples.
+    pub(super) fn with(deviation: Deviation, expected: Option<Vec<Expected>>) -> Measured {
+        Measured { deviation, expected }
     }
 
     /// The share of answers that are expected to change, where they are few.
@@ -178,5 +184,28 @@ mod tests {
         assert!(at(16.1, 100_900) > at(15.0, 100_000));
         assert!(at(15.9, 101_000) < at(15.0, 100_000));
         assert!(at(60.0, 100_001) < at(ENOUGH, 100_000));
+    }
+
+    #[test]
+    fn of_classes_a_changed_answer_in_a_hundred_is_worth_three_hundredths_of_the_time() {
+        use crate::outputs::{Classes, Scale};
+        use squint_ir::Tensor;
+        let row = |a: f32| Tensor::from_f32(&[1, 2], &[a, 0.0]);
+        let mut expected = Expected::default();
+        for i in 1..=32u8 {
+            let (lead, change) = (f32::from(i) / 4.0, if i % 2 == 0 { 0.5 } else { -0.5 });
+            expected.take(&row(lead), &row(lead + change), Classes { axis: 1, scale: Scale::Scores });
+        }
+        let deviation = Deviation { error: 0.01, worst: 0.01, flips: 0.0 };
+        let classes = Measured::with(deviation, Some(vec![expected]));
+        let flips = classes.flips();
+        assert!(flips > STEADY && flips < 0.1, "{flips}");
+        let lost = time(100_000) + classes.worth(100_000);
+        assert!((lost + 300.0 * flips).abs() < 1e-9);
+        // A quarter of the error are half the answers, whatever the decibels.
+        let quarter = classes.worth_at(0.0025, 100_000) - classes.worth(100_000);
+        assert!((quarter - 150.0 * flips).abs() < 0.1 * quarter, "{quarter}");
+        let numbers = Measured::with(deviation, None);
+        assert!(numbers.flips() == 0.0 && numbers.worth(100_000) > classes.worth(100_000));
     }
 }

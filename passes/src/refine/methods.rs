@@ -36,6 +36,7 @@ pub(super) struct Choice {
     pub(super) steering: Steering,
     pub(super) plan: QuantPlan,
     pub(super) errors: Errors,
+    pub(super) measured: Vec<Measured>,
 }
 
 /// Ranges by a method.
@@ -54,12 +55,12 @@ pub(super) fn choose(
     measured: &impl Fn(&QuantPlan, Range<usize>) -> Result<Vec<Measured>, PassError>,
 ) -> Result<Choice, PassError> {
     let of_first = measured(&plan, 0..samples)?;
-    let first = Choice { steering, plan, errors: Errors::of(&of_first) };
+    let first = Choice { steering, plan, errors: Errors::of(&of_first), measured: of_first };
     if !compared {
         return Ok(first);
     }
     let few = samples.div_ceil(FEW).max(2).min(samples);
-    let first_on_few = Errors::of(&of_first[..few]);
+    let first_on_few = Errors::of(&first.measured[..few]);
     let mut ahead = Vec::new();
     for (i, method) in CANDIDATES.into_iter().enumerate().skip(1) {
         let steering = by(cx, draft, method);
@@ -79,7 +80,7 @@ pub(super) fn choose(
         let errors = Errors::of(&all);
         let gain = errors.gain_over(&first.errors);
         if gain > least && errors.peaks_no_more_than(&first.errors) {
-            (best, least) = (Some(Choice { steering, plan, errors }), gain + AHEAD);
+            (best, least) = (Some(Choice { steering, plan, errors, measured: all }), gain + AHEAD);
         }
     }
     Ok(best.unwrap_or(first))

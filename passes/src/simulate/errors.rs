@@ -3,6 +3,7 @@
 
 use super::Deviation;
 use crate::outputs::{Error, OutputErrors};
+use squint_ir::Tensor;
 
 /// What a plan does to each of some samples: energy of the difference at the outputs over mean energy of the
 /// float outputs. A final Softmax or Sigmoid is left out: where it saturates, it hides errors, and a few
@@ -23,6 +24,8 @@ pub(crate) struct Measured {
     pub(super) differences: Vec<Error>,
     /// At the outputs themselves.
     pub(super) sums: OutputErrors,
+    /// The outputs, if they are small.
+    pub(super) outputs: Vec<Tensor>,
 }
 
 /// Energy in decibels, with a floor.
