@@ -53,6 +53,7 @@ fn write(found: &Sensitivity, key: &str) -> Value {
             "value": e.value,
             "node": e.node,
             "op_type": e.op_type,
+            "layer": e.layer,
             "error": e.error.to_string(),
             "kl_nats": e.kl.map(|kl| kl.to_string()),
         })
@@ -70,7 +71,8 @@ fn read(bytes: &[u8], key: &str) -> Option<Sensitivity> {
         let text = |field: &str| e[field].as_str().map(str::to_owned);
         let (value, node, op_type) = (text("value")?, text("node")?, text("op_type")?);
         let number = |field: &str| e[field].as_str().and_then(|x| x.parse::<f64>().ok());
-        Some(Effect { value, node, op_type, error: number("error")?, kl: number("kl_nats") })
+        let layer = text("layer");
+        Some(Effect { value, node, op_type, layer, error: number("error")?, kl: number("kl_nats") })
     };
     let effects = file["effects"].as_array()?.iter().map(effect).collect::<Option<_>>()?;
     Some(Sensitivity { samples: usize::try_from(file["samples"].as_u64()?).ok()?, effects })
@@ -82,8 +84,14 @@ mod tests {
 
     #[test]
     fn a_cache_is_read_back_under_its_key_only() {
-        let effect =
-            |error, kl| Effect { value: "v".into(), node: "n".into(), op_type: "Conv".into(), error, kl };
+        let effect = |error, kl: Option<f64>| Effect {
+            value: "v".into(),
+            node: "n".into(),
+            op_type: "Conv".into(),
+            layer: kl.map(|_| "n".into()),
+            error,
+            kl,
+        };
         let found =
             Sensitivity { samples: 3, effects: vec![effect(0.1 + 0.2, Some(1e-9)), effect(0.0, None)] };
         let bytes = write(&found, "k").to_string().into_bytes();

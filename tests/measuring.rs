@@ -53,7 +53,7 @@ fn every_value_of_an_own_model_is_matched_and_threads_do_not_show() {
 }
 
 #[test]
-fn values_in_other_units_are_left_out() {
+fn values_in_other_units_are_compared_in_those_of_the_float_model() {
     let (model, data) = digits(64);
     let mut quantized = model.clone();
     squint::quantize(&mut quantized, &data, &equalizing()).unwrap();
@@ -61,7 +61,14 @@ fn values_in_other_units_are_left_out() {
     assert!(scaled > 0);
     let data = digits(8).1;
     let found = compare(&model, &quantized, &Tract, &data, true, &config(1), &Silent).unwrap();
-    assert!(found.unmatched >= scaled, "{} of {scaled}", found.unmatched);
+    let in_other_units: Vec<_> = found.values.iter().filter(|v| v.scaled).collect();
+    assert!(found.unmatched <= 1 && in_other_units.len() >= scaled / 2, "{scaled}: {in_other_units:?}");
+    // No more than two bits of eight are lost on the way.
+    for v in &in_other_units {
+        let (local, all) = (v.local.sqnr(), v.accumulated.sqnr());
+        assert!(local > 28.0 && all > 20.0, "{}: {local} and {all} dB", v.name);
+    }
+    assert!(found.weights.iter().any(|w| w.scaled) && found.weights.iter().all(|w| w.error.sqnr() > 30.0));
     assert!(found.outputs[0].error.unwrap().error.sqnr() > 25.0);
     for v in &found.values {
         let (local, all) = (v.local.relative(), v.accumulated.relative());
@@ -181,7 +188,10 @@ fn a_recipe_makes_the_same_file_again() {
     ));
     run(&format!("quantize digits.onnx -o u.onnx --config t.onnx {data}"));
     let text = String::from_utf8_lossy(&read("t.onnx")).into_owned();
-    assert!(text.contains("samples = 16") && text.contains(": float"), "nothing went back to float");
+    assert!(
+        text.contains("samples = 16") && (text.contains(": float") || text.contains("keep-float")),
+        "nothing went back to float"
+    );
     assert!(read("t.onnx") == read("u.onnx"));
 }
 
@@ -239,7 +249,7 @@ fn the_command_line_measures() {
     assert_eq!(code, 0, "{err}");
     assert!(out.starts_with("output") && out.contains("100.00%") && out.contains(" more\n"), "{out}");
     let page = std::fs::read_to_string(dir.path().join("r.html")).unwrap();
-    assert!(page.ends_with("</body></html>\n") && page.matches("<figure>").count() > 10);
+    assert!(page.ends_with("</body></html>\n") && page.matches("<figure ").count() > 10);
     assert!(!page.contains("http") && !page.contains("<script"), "the page needs no other file");
     let (_, out, _) = run(&format!("compare digits.onnx q.onnx {data} --format json"));
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();

@@ -4,6 +4,7 @@ mod allocations;
 mod calibration;
 mod cli;
 mod cli_errors;
+mod damage;
 mod docs;
 mod filetests;
 mod measuring;

@@ -8,7 +8,7 @@
 mod axis;
 mod tally;
 
-pub(crate) use axis::channel_axes;
+pub(crate) use axis::{axis, channel_axes};
 pub use tally::{DataHash, First, Seen, Tally};
 
 use crate::config::{Config, OperatorFormat};

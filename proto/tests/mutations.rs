@@ -3,7 +3,11 @@
 //!
 //! A short stand-in for the targets in `fuzz/`, with the same properties and a fixed seed.
 
+#[path = "../../tests/damage.rs"]
+mod damage;
+
 use bytes::Bytes;
+use damage::Random;
 use squint_ir::text::{PrintOptions, parse, print};
 use squint_ir::verify::{errors, verify};
 use squint_proto::{encode, examine_bytes, from_bytes};
@@ -22,44 +26,9 @@ const MODELS: [&str; 4] = [
     r#"<ir_version: 8, opset_import: ["" : 17]> g (float[2] x, seq(int64) z) => (y, optional(float) o) { y, o = F (x, z) }"#,
 ];
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
-    }
-
-    /// Changes, removes, repeats or cuts off some bytes.
-    fn damage(&mut self, bytes: &mut Vec<u8>) {
-        for _ in 0..=self.below(3) {
-            if bytes.is_empty() {
-                return;
-            }
-            let at = self.below(bytes.len());
-            let end = (at + 1 + self.below(8)).min(bytes.len());
-            match self.below(6) {
-                0 => bytes[at] ^= 1 << self.below(8),
-                1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][self.below(5)],
-                2 => drop(bytes.drain(at..end)),
-                3 => bytes.truncate(at),
-                _ => {
-                    let part = bytes[at..end].to_vec();
-                    let to = self.below(bytes.len());
-                    bytes.splice(to..to, part);
-                }
-            }
-        }
-    }
-}
-
 #[test]
 fn damaged_files_are_errors_or_models() {
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let (mut read, mut written) = (0, 0);
     for text in MODELS {
         let whole = encode(&parse(text).unwrap()).unwrap();
@@ -93,7 +62,7 @@ fn damaged_files_are_errors_or_models() {
 
 #[test]
 fn damaged_texts_are_errors_or_models() {
-    let mut random = Random(2);
+    let mut random = Random::new(2);
     let mut read = 0;
     for text in MODELS {
         for _ in 0..ROUNDS {

@@ -100,7 +100,14 @@ impl Sensitivity {
 
 fn json(found: &Found) -> Value {
     let effects = found.effects.iter().map(|e| {
-        json!({"value": e.value, "node": e.node, "op_type": e.op_type, "error": e.error, "kl_nats": e.kl})
+        json!({
+            "value": e.value,
+            "node": e.node,
+            "op_type": e.op_type,
+            "layer": e.layer,
+            "error": e.error,
+            "kl_nats": e.kl,
+        })
     });
     json!({"samples": found.samples, "effects": effects.collect::<Vec<_>>()})
 }

@@ -3,15 +3,15 @@
 //! Each value's effect on the outputs is measured ([`sensitivity`]), and becomes a price that the placement weighs
 //! against the time that the target's cost model says it saves. The lowest price at which the bound holds is found by
 //! bisection. What a price means for the placement follows from statistics alone, so prices that place alike are one
-//! trial. Last, the placement without the worst half of the values is tried where it would be faster: what is found is
-//! never slower than that.
+//! trial. Last, the placements without the worst half of the values, and of the layers, are tried where they would be faster:
+//! what is found is never slower than those, if they meet the bound.
 
 use super::Subset;
 use super::trials::{Made, Subject, Trials, speedup};
 use crate::stats::{CalibrateOptions, DataRecord, Recording, calibrate};
 use crate::{Error, Evidence, Hooks};
 use squint_ir::Model;
-use squint_passes::compare::sensitivity;
+use squint_passes::compare::{Effect, sensitivity};
 use squint_passes::config::{Config, Guide};
 use squint_passes::plan::{OpPlan, QuantPlan};
 use std::fmt::Write as _;
@@ -25,7 +25,8 @@ const FINE: f64 = 0.125;
 
 /// Looks for the fastest model within the bound, all other things made as `from`.
 pub(super) fn give_up_speed(trials: &mut Trials<'_>, from: &Made) -> Result<(), Error> {
-    let errors = effects(trials, from)?;
+    let effects = effects(trials, from)?;
+    let errors: Vec<(String, f64)> = effects.iter().map(|e| (e.value.clone(), e.error)).collect();
     let forecast = Forecast::new(trials, &from.config)?;
     let guided = |errors: &[(String, f64)], price: f64| {
         let guide = Guide { errors: errors.to_vec(), price };
@@ -57,12 +58,27 @@ pub(super) fn give_up_speed(trials: &mut Trials<'_>, from: &Made) -> Result<(), 
     if trials.best().is_none() {
         by_bounds(trials, &from.config)?;
     }
-    let worst = guided(&errors[..errors.len().div_ceil(2)], f64::INFINITY);
-    let (_, speedup) = forecast.of(&worst)?;
-    if trials.best().is_none_or(|b| b.speedup < speedup) {
-        trials.try_one("float for the worst half", &worst)?;
+    let values = guided(&errors[..errors.len().div_ceil(2)], f64::INFINITY);
+    let layers = Config { keep_float: worst_layers(&effects, &from.config), ..from.config.clone() };
+    for (what, config) in [("values", values), ("layers", layers)] {
+        let (_, speedup) = forecast.of(&config)?;
+        if trials.best().is_none_or(|b| b.speedup < speedup) {
+            trials.try_one(&format!("float for the worst half of the {what}"), &config)?;
+        }
     }
     Ok(())
+}
+
+/// The worst half of the layers, and what stays in float anyway.
+fn worst_layers(effects: &[Effect], config: &Config) -> Vec<String> {
+    let mut ranked: Vec<&String> = Vec::new();
+    for layer in effects.iter().filter_map(|e| e.layer.as_ref()) {
+        if !ranked.contains(&layer) {
+            ranked.push(layer);
+        }
+    }
+    ranked.truncate(ranked.len().div_ceil(2));
+    config.keep_float.iter().chain(ranked).cloned().collect()
 }
 
 /// Bounds on the error of the outputs on calibration samples, in dB, that `quantize` is held to where prices of single
@@ -83,7 +99,7 @@ fn by_bounds(trials: &mut Trials<'_>, base: &Config) -> Result<(), Error> {
 }
 
 /// The effect of each value on the outputs, the worst first.
-fn effects(trials: &Trials<'_>, from: &Made) -> Result<Vec<(String, f64)>, Error> {
+fn effects(trials: &Trials<'_>, from: &Made) -> Result<Vec<Effect>, Error> {
     let Subject { float, executor, calibration, hooks } = trials.subject;
     let n = calibration.len();
     let few = n.min(SENSITIVITY_SAMPLES);
@@ -96,7 +112,7 @@ fn effects(trials: &Trials<'_>, from: &Made) -> Result<Vec<(String, f64)>, Error
         crate::quantize_with(&mut same_units, trials.subject.evidence(), &config, hooks)?;
     }
     let found = sensitivity(float, &same_units, executor, &samples, &from.config, hooks.progress)?;
-    Ok(found.effects.into_iter().filter(|e| e.error > 0.0).map(|e| (e.value, e.error)).collect())
+    Ok(found.effects.into_iter().filter(|e| e.error > 0.0).collect())
 }
 
 /// What the placement will be, without running the network.

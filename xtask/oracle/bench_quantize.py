@@ -21,6 +21,10 @@ POLL = 0.005
 """Seconds between two looks at the memory of a process."""
 
 
+class QuantizedAlready(Exception):
+    """There is nothing to quantize in a model."""
+
+
 def main() -> int:
     """Prints a line for each model."""
     arguments = _arguments()
@@ -29,7 +33,11 @@ def main() -> int:
         if arguments.only not in (None, name):
             continue
         subject = _subject(name, arguments)
-        alone, _ = quantize(subject, name, 0, arguments)
+        try:
+            alone, _ = quantize(subject, name, 0, arguments)
+        except QuantizedAlready:
+            print(f"{name:26}quantized already")
+            continue
         full, peak = quantize(subject, name, 1, arguments)
         calibration = alone.get("calibrate", 0.0)
         added = sum(full.get(stage, 0.0) for stage in STAGES) - calibration
@@ -49,13 +57,18 @@ def quantize(subject, name: str, effort: int, arguments) -> tuple[dict[str, floa
     command = [arguments.squint, "quantize", subject.model, "--data", subject.data, "-o", folder / f"{name}.onnx"]
     command += ["--effort", str(effort), "--summary", "json", "--quiet"]
     with (folder / f"{name}.json").open("w+") as summary:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=summary)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=summary, stderr=subprocess.PIPE, text=True
+        )
         peak = 0
         while process.poll() is None:
             peak = max(peak, _peak(process.pid))
             time.sleep(POLL)
         if process.returncode:
-            raise SystemExit(f"squint failed on `{subject.model}`")
+            said = process.stderr.read()
+            if "is quantized already" in said:
+                raise QuantizedAlready
+            raise SystemExit(f"squint failed on `{subject.model}`: {said}")
         summary.seek(0)
         report = json.load(summary)
     seconds = {"samples": report["samples"]}

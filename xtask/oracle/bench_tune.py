@@ -1,9 +1,9 @@
 """What `squint tune --max-drop 1%` finds on the classifiers of the zoo, judged in ONNX Runtime on samples it did not see:
-whether the bound holds there, and how fast the file is beside one with the worst half of the values in float.
+whether the bound holds there, and how fast the file is beside one with the worst half of the layers in float.
 
 usage: bench_tune.py --squint BINARY --repository DIR --zoo DIR --work DIR [--only NAME]
 
-The worst half is the first half of what `squint sensitivity` ranks, kept in float by overrides. Float, tuned and half are
+The worst half are the convolutions and products whose results come first in what `squint sensitivity` ranks, kept in float by overrides. Float, tuned and half are
 timed in turn, on one thread, and the median of each counts. A benchmark, not a test: it prints figures and asserts nothing.
 """
 
@@ -69,12 +69,12 @@ def model(name: str, arguments) -> None:
 
 
 def worst_half(name: str, subject: ZooModel, folder: Path, arguments) -> Path:
-    """The model that `quantize` makes with the worst half of the values in float."""
+    """The model that `quantize` makes with the worst half of the contractions in float."""
     half = folder / f"{name}.half.onnx"
     data = ["--data", subject.data, "--target", TARGET, "--quiet"]
     found = json.loads(squint(arguments, "sensitivity", subject.model, *data, "--top", "0", "--format", "json"))
-    values = [effect["value"] for effect in found["effects"] if effect["error"] > 0]
-    overrides = [part for v in values[: (len(values) + 1) // 2] for part in ("--override", f"tensor={v}: float")]
+    ranked = list(dict.fromkeys(effect["layer"] for effect in found["effects"] if effect["layer"]))
+    overrides = [part for n in ranked[: (len(ranked) + 1) // 2] for part in ("--override", f"node={n}: float")]
     squint(arguments, "quantize", subject.model, "-o", half, *data, *overrides)
     return half
 

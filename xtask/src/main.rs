@@ -9,6 +9,7 @@ mod bench_calibration;
 mod bench_graph;
 mod bench_io;
 mod bench_quantize;
+mod bench_tune;
 mod build;
 mod executors;
 mod files;
@@ -46,6 +47,9 @@ const USAGE: &str = "usage: cargo xtask TASK
         --folder  where the models lie, 10 GB (default: target/oracle/bench-io)
   bench-quantize [--zoo DIR] [--squint BINARY] [--only NAME]
         what the default effort adds to the time of calibration, and peak memory, on every model of the zoo (same default)
+  bench-tune [--zoo DIR] [--squint BINARY] [--only NAME]
+        what `tune` finds by each metric on the classifiers of the zoo, on samples that it did not see, and how fast that is
+        beside a file with the worst half of the layers in float (same default)
   kernel-costs [--print]
         time the kernels of ONNX Runtime and write the cost table of this kind of processor
         --print   print the table instead
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         "bench-graph" => bench_graph::run(rest),
         "bench-io" => bench_io::run(rest),
         "bench-quantize" => bench_quantize::run(rest),
+        "bench-tune" => bench_tune::run(rest),
         "kernel-costs" => kernel_costs::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

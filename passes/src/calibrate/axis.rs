@@ -42,7 +42,8 @@ pub(crate) fn channel_axes(
     Ok(observed.iter().map(|v| wanted(v).then(|| axis(g, *v))).collect())
 }
 
-fn axis(g: &Graph, v: ValueId) -> usize {
+/// The axis of the channels of a value.
+pub(crate) fn axis(g: &Graph, v: ValueId) -> usize {
     let channels_first = |op: OpId| {
         let op = g.op(op);
         op.is_onnx() && CHANNELS_FIRST.contains(&op.op_type.as_str())

@@ -34,6 +34,9 @@ fn fate(g: &Graph, op: OpId) -> Fate {
     if data.is_empty() || row.class == Class::Index {
         return Fate::Plain;
     }
+    if is_clamp(g, op) && in_range_of_contraction(g, op, data[0]) {
+        return Fate::Integer("in the range of the integers that the operator before makes");
+    }
     // Movement of integers between quantizers.
     let integer = |v: &ValueId| g.ty(*v).and_then(|t| t.dtype()).is_some_and(|d| !d.is_float());
     let dequantized = |v: &ValueId| {
@@ -52,6 +55,19 @@ fn fate(g: &Graph, op: OpId) -> Fate {
     }
 }
 
+fn is_clamp(g: &Graph, op: OpId) -> bool {
+    g.op(op).is("Relu") || g.op(op).is("Clip")
+}
+
+/// True if a clamp is all that reads a contraction in integers, and a QuantizeLinear all that reads the clamp.
+fn in_range_of_contraction(g: &Graph, clamp: OpId, data: ValueId) -> bool {
+    let Some((maker, _)) = g.producer(data) else { return false };
+    let o = g.op(maker);
+    let contracts = squint_ops::row(&o.domain, &o.op_type).is_some_and(|r| r.class == Class::Contraction);
+    let quantized = g.result(clamp, 0).is_some_and(|r| only_quantized(g, r));
+    contracts && g.only_use(data).is_some() && quantized && matches!(fate(g, maker), Fate::Integer(_))
+}
+
 /// Operands that are data: weights too, unless they are float constants' own business.
 fn data(g: &Graph, op: OpId, row: &Row) -> Vec<ValueId> {
     let operands = (0u32..).zip(g.operands(op)).filter_map(|(slot, v)| Some((slot, v?)));
@@ -64,7 +80,7 @@ fn only_quantized(g: &Graph, v: ValueId) -> bool {
     let Some(only) = g.only_use(v) else { return false };
     match g.op(only.op).op_type.as_str() {
         "QuantizeLinear" => true,
-        "Relu" | "Clip" => g
+        _ if is_clamp(g, only.op) => g
             .result(only.op, 0)
             .is_some_and(|r| g.only_use(r).is_some_and(|u| g.op(u.op).op_type == "QuantizeLinear")),
         _ => false,
@@ -75,6 +91,34 @@ fn only_quantized(g: &Graph, v: ValueId) -> bool {
 mod tests {
     use super::*;
     use squint_ir::text;
+
+    #[test]
+    fn a_clamp_is_part_of_the_product_before_it() {
+        let model = text::parse(
+            "<ir_version: 8, opset_import: [\"\" : 17]>
+             g (float[1,2] x) => (float[1,2] y)
+             <float s = {0.1}, uint8 z = {0}, int8[2,2] codes = {1, 2, 3, 4}>
+             {
+               q = QuantizeLinear (x, s, z)
+               d = DequantizeLinear (q, s, z)
+               w = DequantizeLinear (codes, s)
+               [product] p = MatMul (d, w)
+               [clamp] r = Relu (p)
+               b = QuantizeLinear (r, s, z)
+               e = DequantizeLinear (b, s, z)
+               [alone] y = Relu (e)
+             }",
+        );
+        let fates: Vec<_> = coverage(&model.unwrap()).into_iter().map(|n| n.fate).collect();
+        assert_eq!(
+            fates,
+            [
+                Fate::Integer("between quantizers"),
+                Fate::Integer("in the range of the integers that the operator before makes"),
+                Fate::Float("result `y` is not quantized".into()),
+            ]
+        );
+    }
 
     #[test]
     fn what_stands_between_quantizers_is_meant_for_integers() {

@@ -12,6 +12,7 @@ mod matching;
 mod run;
 mod sensitivity;
 mod skeleton;
+mod units;
 
 pub use coverage::coverage;
 pub use run::{Comparison, OutputComparison, ValueComparison, WeightComparison, compare};

@@ -2,7 +2,8 @@
 
 use super::matching::{Matches, matches};
 use super::skeleton::{Rounding, Skeleton};
-use crate::calibrate::{prepare, threads};
+use super::units::{Units, scaled_weight};
+use crate::calibrate::{axis, prepare, threads};
 use crate::calibration::Sketch;
 use crate::config::Config;
 use crate::equalize::SCALED;
@@ -12,7 +13,7 @@ use crate::pass::PassError;
 use crate::pipeline;
 use crate::runner::{Hooks, Progress};
 use squint_ir::execute::{Execute, Sample, Samples, Session};
-use squint_ir::{Graph, Model, OpId, ValueId};
+use squint_ir::{Graph, Model, OpId, Tensor, ValueId};
 use std::collections::BTreeSet;
 
 /// What a comparison found.
@@ -56,11 +57,13 @@ pub struct ValueComparison {
     pub rounding: Option<Rounding>,
     /// True if it is rounded.
     pub rounded: bool,
+    /// True if its channels are in other units in the quantized model. Errors are in those of the float model.
+    pub scaled: bool,
     /// Error with everything before it quantized.
     pub accumulated: Error,
     /// Error with everything before it in float.
     pub local: Error,
-    /// Distribution in float, if asked for.
+    /// Distribution in float, in the units of the quantized model, if asked for.
     pub sketch: Option<Sketch>,
 }
 
@@ -73,7 +76,9 @@ pub struct WeightComparison {
     pub op_type: String,
     /// How far the numbers that the codes stand for are from the float ones.
     pub error: Error,
-    /// Distribution in float.
+    /// True if its rows and columns are in other units in the quantized model, of which `error` is.
+    pub scaled: bool,
+    /// Distribution in float, in those units.
     pub sketch: Sketch,
     /// Smallest and largest number that the codes stand for.
     pub range: (f32, f32),
@@ -101,6 +106,8 @@ pub(crate) struct Pair {
     pub(crate) quantized: ValueId,
     pub(super) rounded: bool,
     rounding: Option<Rounding>,
+    /// If its channels are in other units in the quantized model, their axis.
+    pub(super) scaled: Option<usize>,
 }
 
 impl Subjects {
@@ -116,16 +123,17 @@ impl Subjects {
         pipeline::optimize(&mut model, config, &Hooks::default())?;
         let (g, q) = (float.main(), quantized.main());
         let mut found = Vec::new();
-        let mut matched = matches(g, model.main());
-        leave_out_scaled(&quantized, &model, &mut matched);
-        let weights = weights(g, model.main(), &matched.operators);
+        let matched = matches(g, model.main());
+        let scaled = Scaled::of(&quantized);
+        let weights = weights(g, model.main(), &matched, &scaled);
         for (v, w) in matched.values {
             let seen = rounded.get(w);
             let shown = seen.map_or(w, |(shown, _)| *shown);
             // What the float passes made anew is not in the model that is run.
             if q.has_value(shown) && g.konst(v).is_none() {
                 let rounding = seen.and_then(|(_, r)| *r);
-                found.push(Pair { float: v, quantized: shown, rounded: seen.is_some(), rounding });
+                let scaled = scaled.value(model.main(), w).then(|| axis(g, v));
+                found.push(Pair { float: v, quantized: shown, rounded: seen.is_some(), rounding, scaled });
             }
         }
         let all = g.values().filter(|v| g.konst(*v).is_none()).count();
@@ -173,8 +181,14 @@ pub fn compare(
     progress.pass("compare");
     let [f, q] = subjects.sessions(executor)?;
     let kinds = subjects.kinds(config);
-    let pair = Sessions { float: f.as_ref(), quantized: q.as_ref(), kinds: &kinds, histograms };
     let values = subjects.pairs.len();
+    let units = subjects.pairs.iter().map(|p| p.scaled.map(Units::new)).collect();
+    let mut pair = Sessions { float: f.as_ref(), quantized: q.as_ref(), kinds: &kinds, histograms, units };
+    if pair.units.iter().any(Option::is_some) {
+        for i in 0..samples.len().min(UNIT_SAMPLES) {
+            pair.learn_units(&samples.get(i).map_err(PassError::Data)?)?;
+        }
+    }
     let mut totals = Totals::new(values, kinds.len());
     let numbers: Vec<usize> = (0..samples.len()).collect();
     let one = |i: usize| pair.sample(&samples.get(i).map_err(PassError::Data)?, values);
@@ -186,22 +200,29 @@ pub fn compare(
     Ok(subjects.comparison(totals, &kinds, samples.len()))
 }
 
-/// Leaves out values that equalisation has scaled in the quantized model, and operators that read or make them:
-/// channel by channel they are in other units than those of the float model.
-fn leave_out_scaled(quantized: &Model, skeleton: &Model, matched: &mut Matches) {
-    let Some(names) = quantized.metadata_value(SCALED) else { return };
-    let names: BTreeSet<&str> = names.lines().collect();
-    let g = skeleton.main();
-    let scaled = |v: ValueId| names.contains(g.value(v).name());
-    matched.values.retain(|(_, w)| !scaled(*w));
-    let touches = |op: OpId| g.operands(op).into_iter().chain(g.results(op)).flatten().any(scaled);
-    matched.operators.retain(|(_, other)| !touches(*other));
+/// Names of values that equalisation has scaled in a quantized model: channel by channel they are in other units than
+/// those of the float model, and so are the weights of the operators that read or make them.
+struct Scaled<'m>(BTreeSet<&'m str>);
+
+impl<'m> Scaled<'m> {
+    fn of(quantized: &'m Model) -> Scaled<'m> {
+        Scaled(quantized.metadata_value(SCALED).into_iter().flat_map(str::lines).collect())
+    }
+
+    fn value(&self, g: &Graph, v: ValueId) -> bool {
+        self.0.contains(g.value(v).name())
+    }
+
+    fn touches(&self, g: &Graph, op: OpId) -> bool {
+        g.operands(op).into_iter().chain(g.results(op)).flatten().any(|v| self.value(g, v))
+    }
 }
 
 /// Constants of rank 2 and more, of the same shape and not the same, that matched operators read.
-fn weights(a: &Graph, b: &Graph, operators: &[(OpId, OpId)]) -> Vec<WeightComparison> {
+fn weights(a: &Graph, b: &Graph, matched: &Matches, scaled: &Scaled<'_>) -> Vec<WeightComparison> {
     let mut found = Vec::new();
-    for (op, other) in operators {
+    for (op, other) in &matched.operators {
+        let scaled = scaled.touches(b, *other);
         for (v, w) in a.operands(*op).into_iter().zip(b.operands(*other)) {
             let (Some(x), Some(y)) = (v.and_then(|v| a.konst(v)), w.and_then(|w| b.konst(w))) else {
                 continue;
@@ -209,7 +230,9 @@ fn weights(a: &Graph, b: &Graph, operators: &[(OpId, OpId)]) -> Vec<WeightCompar
             if x.rank() < 2 || x.dims() != y.dims() || !x.dtype().is_float() {
                 continue;
             }
-            let (x, y) = (x.f32s(), y.f32s());
+            let groups = a.op(*op).int("group").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
+            let x = if scaled { scaled_weight(x, y, groups) } else { x.to_f32s() };
+            let y = y.f32s();
             let error = Error::between(&x, &y);
             if error.noise == 0.0 {
                 continue;
@@ -218,11 +241,14 @@ fn weights(a: &Graph, b: &Graph, operators: &[(OpId, OpId)]) -> Vec<WeightCompar
             sketch.observe(&x);
             let range = y.iter().fold((0f32, 0f32), |(lo, hi), y| (lo.min(*y), hi.max(*y)));
             let (node, op_type) = (a.label(*op), a.op(*op).qualified_type());
-            found.push(WeightComparison { node, op_type, error, sketch, range });
+            found.push(WeightComparison { node, op_type, error, scaled, sketch, range });
         }
     }
     found
 }
+
+/// Samples that units are learnt from.
+const UNIT_SAMPLES: usize = 16;
 
 /// What one sample needs.
 struct Sessions<'a> {
@@ -230,6 +256,15 @@ struct Sessions<'a> {
     quantized: &'a dyn Session,
     kinds: &'a [Kind],
     histograms: bool,
+    /// Of each value that is in other units in the quantized model.
+    units: Vec<Option<Units>>,
+}
+
+/// A value of the float model.
+#[derive(Clone, Default)]
+struct Exact {
+    dims: Vec<usize>,
+    data: Vec<f32>,
 }
 
 /// Sums over samples.
@@ -260,28 +295,71 @@ impl Totals {
 }
 
 impl Sessions<'_> {
-    fn sample(&self, sample: &Sample, values: usize) -> Result<Totals, PassError> {
-        let mut totals = Totals::new(values, self.kinds.len());
-        let mut exact: Vec<Vec<f32>> = vec![Vec::new(); values];
-        let reference = self.float.run(sample, &mut |slot, _, data| {
-            exact[slot] = data.to_vec();
-            if self.histograms {
-                totals.sketches[slot].observe(data);
-            }
+    /// The outputs of the float model, and its values.
+    fn exact(&self, sample: &Sample) -> Result<(Vec<Tensor>, Vec<Exact>), PassError> {
+        let mut exact = vec![Exact::default(); self.units.len()];
+        let outputs = self.float.run(sample, &mut |slot, dims, data| {
+            exact[slot] = Exact { dims: dims.to_vec(), data: data.to_vec() };
             None
         })?;
-        let outputs = self.quantized.run(sample, &mut |slot, _, data| {
-            if exact[slot].len() == data.len() {
-                totals.accumulated[slot] = Error::between(&exact[slot], data);
-            }
-            None
-        })?;
-        self.quantized.run(sample, &mut |slot, _, data| {
-            if exact[slot].len() != data.len() {
+        Ok((outputs, exact))
+    }
+
+    /// Learns in which units values are, each where everything before it is in float.
+    fn learn_units(&mut self, sample: &Sample) -> Result<(), PassError> {
+        let (_, mut exact) = self.exact(sample)?;
+        let units = &mut self.units;
+        self.quantized.run(sample, &mut |slot, dims, data| {
+            let x = std::mem::take(&mut exact[slot]);
+            if x.dims != dims {
                 return None;
             }
-            totals.local[slot] = Error::between(&exact[slot], data);
-            Some(std::mem::take(&mut exact[slot]))
+            Some(match &mut units[slot] {
+                None => x.data,
+                Some(units) => {
+                    units.learn(dims, &x.data, data);
+                    units.scaled(dims, &x.data)
+                }
+            })
+        })?;
+        Ok(())
+    }
+
+    /// The error of a value, in the units of the float model.
+    fn error(&self, slot: usize, exact: &Exact, data: &[f32]) -> Error {
+        let Some(units) = &self.units[slot] else { return Error::between(&exact.data, data) };
+        let (x, y) = units.in_float(&exact.dims, &exact.data, data);
+        Error::between(&x, &y)
+    }
+
+    /// A value of the float model in the units of the quantized one.
+    fn scaled(&self, slot: usize, exact: Exact) -> Vec<f32> {
+        match &self.units[slot] {
+            Some(units) => units.scaled(&exact.dims, &exact.data),
+            None => exact.data,
+        }
+    }
+
+    fn sample(&self, sample: &Sample, values: usize) -> Result<Totals, PassError> {
+        let mut totals = Totals::new(values, self.kinds.len());
+        let (reference, mut exact) = self.exact(sample)?;
+        // What has another layout in the quantized model is another array.
+        let outputs = self.quantized.run(sample, &mut |slot, dims, data| {
+            if exact[slot].dims == dims {
+                totals.accumulated[slot] = self.error(slot, &exact[slot], data);
+            }
+            None
+        })?;
+        self.quantized.run(sample, &mut |slot, dims, data| {
+            if exact[slot].dims != dims {
+                return None;
+            }
+            totals.local[slot] = self.error(slot, &exact[slot], data);
+            let exact = self.scaled(slot, std::mem::take(&mut exact[slot]));
+            if self.histograms {
+                totals.sketches[slot].observe(&exact);
+            }
+            Some(exact)
         })?;
         totals.outputs = OutputErrors::with_divergence(&reference, &outputs, self.kinds);
         Ok(totals)
@@ -301,7 +379,7 @@ impl Subjects {
             .collect();
         let sums = totals.accumulated.into_iter().zip(totals.local).zip(totals.sketches);
         let values = self.pairs.iter().zip(sums).filter(|(_, ((a, _), _))| a.elements > 0);
-        let values = values
+        let values: Vec<_> = values
             .map(|(p, ((accumulated, local), sketch))| {
                 let maker = g.producer(p.float).map(|(op, _)| op);
                 ValueComparison {
@@ -310,6 +388,7 @@ impl Subjects {
                     op_type: maker.map(|op| g.op(op).qualified_type()).unwrap_or_default(),
                     node: maker.map(|op| g.label(op)).unwrap_or_default(),
                     rounded: p.rounded,
+                    scaled: p.scaled.is_some(),
                     rounding: p.rounding,
                     accumulated,
                     local,
@@ -318,6 +397,8 @@ impl Subjects {
             })
             .collect();
         let weights = self.weights.clone();
-        Comparison { samples, outputs, values, weights, unmatched: self.unmatched }
+        // What never had the same shape is another array.
+        let unmatched = self.unmatched + self.pairs.len() - values.len();
+        Comparison { samples, outputs, values, weights, unmatched }
     }
 }

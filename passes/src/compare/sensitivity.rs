@@ -15,7 +15,8 @@ use crate::outputs::{Kind, OutputErrors};
 use crate::pass::PassError;
 use crate::runner::Progress;
 use squint_ir::execute::{Execute, Sample, Samples, Session};
-use squint_ir::{Graph, Model};
+use squint_ir::{Graph, Model, OpId};
+use squint_ops::Class;
 
 /// The effect of each value, the worst first.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +36,8 @@ pub struct Effect {
     pub node: String,
     /// Type of that operator; empty for an input.
     pub op_type: String,
+    /// Name of the node of the convolution or product whose result it is, by itself or clamped.
+    pub layer: Option<String>,
     /// Energy of the difference over energy of the float output, the mean over outputs.
     pub error: f64,
     /// Mean Kullback–Leibler divergence in nats, where an output is scores or probabilities of classes.
@@ -57,7 +60,9 @@ pub fn sensitivity(
         return Err(PassError::Data("the data has no sample".into()));
     }
     progress.pass("match values");
-    let subjects = Subjects::new(float, quantized, config)?;
+    let mut subjects = Subjects::new(float, quantized, config)?;
+    // What is in other units cannot stand in the float model.
+    subjects.pairs.retain(|p| p.scaled.is_none());
     progress.pass("sensitivity");
     let [f, q] = subjects.sessions(executor)?;
     let kinds = subjects.kinds(config);
@@ -86,6 +91,7 @@ pub fn sensitivity(
                 value: g.value(v).name().to_owned(),
                 node: maker.map(|op| g.label(op)).unwrap_or_default(),
                 op_type: maker.map(|op| g.op(op).qualified_type()).unwrap_or_default(),
+                layer: maker.and_then(|op| layer(g, op)),
                 error: sums.mean(),
                 kl: sums.mean_divergence(),
             }
@@ -102,6 +108,16 @@ fn vanishes(g: &Graph, pair: &Pair) -> bool {
     !pair.rounded && reader.is_some_and(|op| op.is("Relu") || op.is("Clip"))
 }
 
+/// The convolution or product whose result an operator makes, or clamps.
+fn layer(g: &Graph, mut maker: OpId) -> Option<String> {
+    while g.op(maker).is("Relu") || g.op(maker).is("Clip") {
+        maker = g.producer(g.operand(maker, 0)?)?.0;
+    }
+    let o = g.op(maker);
+    let row = squint_ops::row(&o.domain, &o.op_type)?;
+    (row.class == Class::Contraction).then(|| g.label(maker))
+}
+
 struct Sessions<'a> {
     float: &'a dyn Session,
     quantized: &'a dyn Session,
@@ -113,20 +129,22 @@ struct Sessions<'a> {
 impl Sessions<'_> {
     /// What each value that is quantized does to the outputs of one sample.
     fn effects(&self, sample: &Sample, values: usize) -> Result<Vec<(usize, OutputErrors)>, PassError> {
-        let mut exact: Vec<Vec<f32>> = vec![Vec::new(); values];
-        self.float.run(sample, &mut |slot, _, data| {
-            exact[slot] = data.to_vec();
+        let mut exact: Vec<(Vec<usize>, Vec<f32>)> = vec![Default::default(); values];
+        self.float.run(sample, &mut |slot, dims, data| {
+            exact[slot] = (dims.to_vec(), data.to_vec());
             None
         })?;
         let mut changes: Vec<Option<Vec<f32>>> = vec![None; values];
-        self.quantized.run(sample, &mut |slot, _, data| {
-            if exact[slot].len() != data.len() || !self.apart[slot] {
+        self.quantized.run(sample, &mut |slot, dims, data| {
+            // What has another layout in the quantized model is another array.
+            if exact[slot].0 != dims || !self.apart[slot] {
                 return None;
             }
-            if exact[slot] != data {
+            let exact = std::mem::take(&mut exact[slot].1);
+            if exact != data {
                 changes[slot] = Some(data.to_vec());
             }
-            Some(std::mem::take(&mut exact[slot]))
+            Some(exact)
         })?;
         let groups: Vec<Vec<usize>> =
             (0..values).filter(|slot| changes[*slot].is_some()).map(|s| vec![s]).collect();

@@ -282,15 +282,12 @@ fn along_channels(t: &Tensor, layout: &Layout) -> Tensor {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{assert_near, tailored};
     use super::*;
-    use crate::config::Config;
-    use crate::fuse::testing::{outputs, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
 
     /// Runs the pass, checks outputs, and says how many channels each convolution makes.
     fn made(target: &str, body: &str) -> Vec<usize> {
-        let before = parse(&format!(
+        let text = format!(
             "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,3,6,6] x, float[1,24,4,4] e) \
              => (float[N,M,H,W] y) \
              <float[24,3,3,3] w = [\"location\": \"gen:randn\"], float[24] b = [\"location\": \"gen:randn\"], \
@@ -302,18 +299,9 @@ mod tests {
               float[4,9,1,1] l = [\"location\": \"gen:randn\"], float[44,44,1,1] r = [\"location\": \"gen:randn\"], \
               float[44,3,1,1] i = [\"location\": \"gen:randn\"]> \
              {{ {body} }}"
-        ));
-        let mut after = before.clone();
-        let config = Config::new(target);
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        PASS.run(&mut after, &mut cx).unwrap();
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        for ((_, a), (_, b)) in outputs(&before).iter().zip(&outputs(&after)) {
-            assert_eq!(a.dims(), b.dims(), "{body}");
-            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * (1.0 + a.abs());
-            assert!(a.f32s().iter().zip(b.f32s().iter()).all(near), "{body}");
-        }
+        );
+        let (before, after) = tailored(&PASS, target, &text);
+        assert_near(&before, &after, 1e-4, body);
         let g = after.main();
         let order = g.topo().unwrap().into_iter().filter(|op| g.op(*op).is("Conv"));
         order.map(|op| g.konst(g.operand(op, 1).unwrap()).unwrap().dims()[0]).collect()

@@ -76,11 +76,10 @@ fn limit(g: &mut Graph, op: OpId, x: ValueId, opset: i64) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::rewritten;
     use super::*;
-    use crate::config::Config;
     use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::{Changed, Pass};
+    use crate::pass::Changed;
 
     fn model(opset: i64) -> Model {
         parse(&format!(
@@ -91,22 +90,19 @@ mod tests {
     }
 
     /// The model after the pass, when calibration saw these elements.
-    fn after(mut model: Model, target: &str, seen: &[f32]) -> (Model, Changed) {
-        let config = Config::new(target);
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut model, &mut cx).unwrap();
-        let mut sketch = Sketch::new();
-        sketch.observe(seen);
-        cx.statistics.sketches.insert(model.main().value_named("x").unwrap(), sketch);
-        let changed = PASS.run(&mut model, &mut cx).unwrap();
-        (model, changed)
+    fn after(model: &Model, target: &str, seen: &[f32]) -> (Model, Changed) {
+        rewritten(model, target, &[&PASS], |model, cx| {
+            let mut sketch = Sketch::new();
+            sketch.observe(seen);
+            cx.statistics.sketches.insert(model.main().value_named("x").unwrap(), sketch);
+        })
     }
 
     #[test]
     fn masked_rows_are_limited_and_compute_the_same() {
         for opset in [13, 17, 18] {
             let before = model(opset);
-            let (after, _) = after(before.clone(), "cpu-vnni", &[1.0, 2.0, -1e9, 5.0]);
+            let (after, _) = after(&before, "cpu-vnni", &[1.0, 2.0, -1e9, 5.0]);
             assert_eq!(ops(&after), "Mul Add ReduceMax Sub Max Softmax");
             let [(_, a), (_, b)] = [&outputs(&before)[0], &outputs(&after)[0]];
             assert!(a.f32s().iter().zip(b.f32s().iter()).all(|(a, b)| (a - b).abs() <= 1.7e-28));
@@ -115,16 +111,16 @@ mod tests {
 
     #[test]
     fn where_nothing_is_denormal_nothing_changes() {
-        assert_eq!(after(model(17), "cpu-vnni", &[1.0, 2.0, -50.0, 5.0]).1, Changed::No);
+        assert_eq!(after(&model(17), "cpu-vnni", &[1.0, 2.0, -50.0, 5.0]).1, Changed::No);
         let mut rare = vec![0.0; 99];
         rare.push(-1e9);
-        assert_eq!(after(model(17), "cpu-vnni", &rare).1, Changed::No, "too rare to pay");
-        assert_eq!(after(model(17), "tensorrt", &[1.0, -1e9]).1, Changed::No);
+        assert_eq!(after(&model(17), "cpu-vnni", &rare).1, Changed::No, "too rare to pay");
+        assert_eq!(after(&model(17), "tensorrt", &[1.0, -1e9]).1, Changed::No);
     }
 
     #[test]
     fn infinities_count_as_far_below() {
-        let (after, _) = after(model(17), "cpu-vnni", &[1.0, f32::NEG_INFINITY, 0.5]);
+        let (after, _) = after(&model(17), "cpu-vnni", &[1.0, f32::NEG_INFINITY, 0.5]);
         assert_eq!(ops(&after), "Mul Add ReduceMax Sub Max Softmax");
     }
 }

@@ -98,27 +98,18 @@ fn write_elu(g: &mut Graph, op: OpId, x: ValueId) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::tailored;
+    use super::super::testing::{assert_near, rewritten};
     use super::*;
-    use crate::config::Config;
     use crate::eliminate_dead_code::EliminateDeadCode;
-    use crate::fuse::testing::{ops, outputs};
-    use crate::pass::Pass;
+    use crate::fuse::testing::{ops, parse};
 
     fn run(target: &str, n: usize, body: &str) -> String {
-        let (before, mut after) = tailored(
-            &PASS,
-            target,
-            &format!(
-                "<ir_version: 8, opset_import: [\"\" : 18]> m (float[1,{n}] x0) => (float[1,{n}] y) \
+        let before = parse(&format!(
+            "<ir_version: 8, opset_import: [\"\" : 18]> m (float[1,{n}] x0) => (float[1,{n}] y) \
              <float far = {{120}}> {{ x = Mul (x0, far) {body} }}"
-            ),
-        );
-        let config = Config::new(target);
-        EliminateDeadCode.run(&mut after, &mut PassCx::new(&config)).unwrap();
-        let [(_, p), (_, q)] = [&outputs(&before)[0], &outputs(&after)[0]];
-        let near = |(p, q): (&f32, &f32)| (p - q).abs() <= 1e-6 * (1.0 + p.abs());
-        assert!(p.f32s().iter().zip(q.f32s().iter()).all(near), "{body}");
+        ));
+        let (after, _) = rewritten(&before, target, &[&PASS, &EliminateDeadCode], |_, _| {});
+        assert_near(&before, &after, 1e-6, body);
         ops(&after)
     }
 

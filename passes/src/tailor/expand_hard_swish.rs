@@ -130,24 +130,18 @@ fn scale_readers(g: &mut Graph, v: ValueId, factor: f32) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{assert_near, tailored};
     use super::*;
-    use crate::config::Config;
-    use crate::fuse::testing::{ops, outputs, parse};
-    use crate::pass::Pass;
+    use crate::fuse::testing::ops;
 
     fn run(body: &str) -> (Model, Model) {
-        let before = parse(&format!(
+        let text = format!(
             "<ir_version: 8, opset_import: [\"\" : 13]> m (float[1,2,3,4] x0) => (float[1,2,3,4] y) \
              <float three = {{3}}, float[1] six = {{6}}, float zero = {{0}}, float five = {{5}}, \
              float[2,2,1,1] w = [\"location\": \"gen:randn\"]> {{ x = Mul (x0, five) {body} }}"
-        ));
-        let mut after = before.clone();
-        let config = Config::new("cpu-vnni");
-        PASS.run(&mut after, &mut PassCx::new(&config)).unwrap();
-        for ((_, a), (_, b)) in outputs(&before).iter().zip(&outputs(&after)) {
-            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * (1.0 + a.abs());
-            assert!(a.f32s().iter().zip(b.f32s().iter()).all(near), "{body}");
-        }
+        );
+        let (before, after) = tailored(&PASS, "cpu-vnni", &text);
+        assert_near(&before, &after, 1e-5, body);
         (before, after)
     }
 

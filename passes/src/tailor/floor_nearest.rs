@@ -50,21 +50,17 @@ fn repeats_pixels(g: &Graph, op: OpId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::rewritten;
     use super::*;
-    use crate::config::Config;
     use crate::fuse::testing::parse;
-    use crate::infer_types::InferTypes;
-    use crate::pass::{Changed, Pass};
+    use crate::pass::Changed;
 
     fn run(attributes: &str, scales: &str) -> bool {
-        let mut model = parse(&format!(
+        let model = parse(&format!(
             "<ir_version: 8, opset_import: [\"\" : 17]> m (float[1,4,5,5] x) => (float[1,4,H,W] y) \
              <float[4] s = {{{scales}}}> {{ y = Resize {attributes} (x, , s) }}"
         ));
-        let config = Config::new("cpu-vnni");
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut model, &mut cx).unwrap();
-        PASS.run(&mut model, &mut cx).unwrap() == Changed::Yes
+        rewritten(&model, "cpu-vnni", &[&PASS], |_, _| {}).1 == Changed::Yes
     }
 
     #[test]

@@ -133,11 +133,10 @@ fn product(a: [f64; 4], b: [f64; 4]) -> Option<[f64; 4]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{assert_near, rewritten};
     use super::*;
-    use crate::config::Config;
     use crate::eliminate_dead_code::EliminateDeadCode;
-    use crate::fuse::testing::{ops, outputs, parse};
-    use crate::pass::Pass;
+    use crate::fuse::testing::{ops, parse};
 
     fn run(body: &str) -> String {
         let before = parse(&format!(
@@ -145,13 +144,8 @@ mod tests {
              <float three = {{3}}, float two = {{2}}, float c = {{0.044715}}, float k = {{0.7978846}}, float one = {{1}}, \
               float half = {{0.5}}, float kc = {{0.035677407}}, float root = {{1.4142135}}, float inverse = {{0.70710677}}> {{ x = Sin (x0) {body} }}"
         ));
-        let mut after = before.clone();
-        let config = Config::new("cpu-vnni");
-        let mut cx = PassCx::new(&config);
-        PASS.run(&mut after, &mut cx).unwrap();
-        EliminateDeadCode.run(&mut after, &mut cx).unwrap();
-        let [(_, a), (_, b)] = [&outputs(&before)[0], &outputs(&after)[0]];
-        assert!(a.f32s().iter().zip(b.f32s().iter()).all(|(a, b)| (a - b).abs() < 1e-5), "{body}");
+        let (after, _) = rewritten(&before, "cpu-vnni", &[&PASS, &EliminateDeadCode], |_, _| {});
+        assert_near(&before, &after, 1e-5, body);
         ops(&after)
     }
 

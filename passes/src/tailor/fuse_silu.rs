@@ -47,22 +47,17 @@ fn silu(g: &Graph, sigmoid: OpId) -> Option<(ValueId, OpId)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::rewritten;
     use super::*;
-    use crate::config::Config;
     use crate::eliminate_dead_code::EliminateDeadCode;
     use crate::fuse::testing::{ops, parse};
-    use crate::pass::Pass;
 
     fn run(body: &str) -> String {
-        let mut model = parse(&format!(
+        let model = parse(&format!(
             "<ir_version: 8, opset_import: [\"\" : 13]> m (uint8[3,5] q, float[3,5] f) => (float[3,5] y) \
              <float s = {{0.5}}, uint8 z = {{3}}> {{ {body} }}"
         ));
-        let config = Config::new("cpu-vnni");
-        let mut cx = PassCx::new(&config);
-        PASS.run(&mut model, &mut cx).unwrap();
-        EliminateDeadCode.run(&mut model, &mut cx).unwrap();
-        ops(&model)
+        ops(&rewritten(&model, "cpu-vnni", &[&PASS, &EliminateDeadCode], |_, _| {}).0)
     }
 
     #[test]

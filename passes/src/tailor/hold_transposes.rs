@@ -148,11 +148,9 @@ fn hold(g: &mut Graph, dequantize: OpId, q: ValueId, d: ValueId, rank: usize, re
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::rewritten;
     use super::*;
-    use crate::config::Config;
     use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
     use crate::plan::OpPlan;
 
     /// What becomes of a convolution on integers and what follows: `d` is dequantized, `x` a value in rows.
@@ -166,13 +164,10 @@ mod tests {
              <float s = {{0.01}}, uint8 z = {{100}}, float[4,4,1,1] w = [\"location\": \"gen:randn\"], float k = {{3}}> \
              {{ c = Conv (x, w) q = QuantizeLinear (c, s, z) d = DequantizeLinear (q, s, z) {body} }}"
         ));
-        let mut after = before.clone();
-        let config = Config::new(target);
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        let conv = after.main().ops().next().unwrap();
-        cx.plan.ops.insert(conv, OpPlan::Integer("QLinearConv"));
-        PASS.run(&mut after, &mut cx).unwrap();
+        let (after, _) = rewritten(&before, target, &[&PASS], |model, cx| {
+            let conv = model.main().ops().next().unwrap();
+            cx.plan.ops.insert(conv, OpPlan::Integer("QLinearConv"));
+        });
         assert_eq!(outputs(&before), outputs(&after), "{body}");
         ops(&after)
     }

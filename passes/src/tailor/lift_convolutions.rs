@@ -199,11 +199,9 @@ fn with_rows(mut op: Op) -> Op {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{assert_near, rewritten};
     use super::*;
-    use crate::config::Config;
-    use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
+    use crate::fuse::testing::{ops, parse};
 
     fn run(target: &str, length: &str, body: &str) -> String {
         let before = parse(&format!(
@@ -212,20 +210,13 @@ mod tests {
               float[64,1,5] d = [\"location\": \"gen:randn\"], float[64,64,3] v = [\"location\": \"gen:randn\"], \
               float[64,1] k = [\"location\": \"gen:randn\"], float six = {{6}}> {{ {body} }}"
         ));
-        let mut after = before.clone();
-        let config = Config::new(target);
-        let mut cx = PassCx::new(&config);
-        // Where the model leaves the length open, nothing is known of it.
-        if let Ok(length) = length.parse() {
-            cx.statistics.dims.insert(after.main().inputs[0], vec![1, 8, length]);
-        }
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        PASS.run(&mut after, &mut cx).unwrap();
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        let [(_, a), (_, b)] = [&outputs(&before)[0], &outputs(&after)[0]];
-        assert_eq!(a.dims(), b.dims(), "{body}");
-        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * (1.0 + a.abs());
-        assert!(a.f32s().iter().zip(b.f32s().iter()).all(near), "{body}");
+        let (after, _) = rewritten(&before, target, &[&PASS], |model, cx| {
+            // Where the model leaves the length open, nothing is known of it.
+            if let Ok(length) = length.parse() {
+                cx.statistics.dims.insert(model.main().inputs[0], vec![1, 8, length]);
+            }
+        });
+        assert_near(&before, &after, 1e-4, body);
         ops(&after)
     }
 

@@ -275,11 +275,9 @@ impl Packing {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{assert_near, rewritten};
     use super::*;
-    use crate::config::Config;
     use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
-    use crate::pass::Pass;
 
     fn run(target: &str, attributes: &str, weight: &str, x: &str, behind: &str) -> (Model, Model) {
         let before = parse(&format!(
@@ -287,16 +285,14 @@ mod tests {
              <float{weight} w = [\"location\": \"gen:randn\"], float[1] b = {{0.5}}> \
              {{ y = Conv <{attributes}> (x, w, b) {behind} }}"
         ));
-        let mut after = before.clone();
-        let config = Config::new(target);
-        let mut cx = PassCx::new(&config);
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        // What the first sample had where the model has symbols.
-        let shape = after.main().ty(after.main().inputs[0]).unwrap().shape().unwrap().clone();
-        let dims = shape.iter().zip([2, 8, 12, 300]).map(|(d, seen)| d.known().map_or(seen, |n| n as usize));
-        cx.statistics.dims.insert(after.main().inputs[0], dims.collect());
-        PASS.run(&mut after, &mut cx).unwrap();
-        InferTypes.run(&mut after, &mut cx).unwrap();
+        let (after, _) = rewritten(&before, target, &[&PASS], |model, cx| {
+            // What the first sample had where the model has symbols.
+            let x = model.main().inputs[0];
+            let shape = model.main().ty(x).and_then(|t| t.shape()).unwrap();
+            let seen = shape.iter().zip([2, 8, 12, 300]);
+            let dims = seen.map(|(d, seen)| d.known().map_or(seen, |n| n as usize));
+            cx.statistics.dims.insert(x, dims.collect());
+        });
         (before, after)
     }
 
@@ -317,11 +313,7 @@ mod tests {
         ] {
             let (before, after) = run("cpu-vnni", attributes, weight, x, "z = Relu (y)");
             assert_eq!(ops(&after), expected, "{attributes} {weight} {x}");
-            for ((_, a), (_, b)) in outputs(&before).iter().zip(&outputs(&after)) {
-                assert_eq!(a.dims(), b.dims(), "{attributes} {weight} {x}");
-                let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * (1.0 + a.abs());
-                assert!(a.f32s().iter().zip(b.f32s().iter()).all(near), "{attributes} {weight} {x}");
-            }
+            assert_near(&before, &after, 1e-4, &format!("{attributes} {weight} {x}"));
         }
     }
 
@@ -337,8 +329,6 @@ mod tests {
               o = QuantizeLinear (r, s, p) z = DequantizeLinear (o, s, p) }",
         );
         let mut folded = before.clone();
-        let config = Config::new("cpu-vnni");
-        let mut cx = PassCx::new(&config);
         // The codes of the weight as a constant; the bias as integers with its scales.
         let codes = outputs_of(&before, "wq");
         let g = folded.main_mut();
@@ -355,9 +345,7 @@ mod tests {
         let bd = g.emit(dq, "bd", None);
         g.set_operand(conv, 2, Some(bd));
         assert!(!g.is_used(b));
-        let mut after = folded.clone();
-        InferTypes.run(&mut after, &mut cx).unwrap();
-        PASS.run(&mut after, &mut cx).unwrap();
+        let (after, _) = rewritten(&folded, "cpu-vnni", &[&PASS], |_, _| {});
         let text = ops(&after);
         assert!(
             text.ends_with("Conv Relu QuantizeLinear Reshape Transpose Reshape DequantizeLinear"),

@@ -242,10 +242,9 @@ fn joined(bias: &[f32], group: usize) -> Option<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{assert_near, rewritten};
     use super::*;
-    use crate::config::Config;
-    use crate::fuse::testing::{ops, outputs, parse};
-    use crate::infer_types::InferTypes;
+    use crate::fuse::testing::{ops, parse};
     use crate::pass::Pass;
     use crate::subpixel_convolutions::SubpixelConvolutions;
 
@@ -256,19 +255,12 @@ mod tests {
              <float[{dims}] w = [\"location\": \"gen:randn\"], float[2] b = {{0.5, -0.25}}, float six = {{6}}> \
              {{ y = ConvTranspose <{attributes}> (x, w, b) {behind} }}"
         ));
-        let config = Config::new("cpu-vnni");
-        let (mut model, mut cx) = (before.clone(), PassCx::new(&config));
-        let mut forms = Vec::new();
-        for pass in [&SubpixelConvolutions as &dyn Pass, &PASS] {
-            InferTypes.run(&mut model, &mut cx).unwrap();
-            pass.run(&mut model, &mut cx).unwrap();
-            let [(_, p), (_, q)] = [&outputs(&before)[0], &outputs(&model)[0]];
-            assert_eq!(p.dims(), q.dims(), "{attributes} {dims} {}", ops(&model));
-            let near = |(p, q): (&f32, &f32)| (p - q).abs() < 1e-5;
-            assert!(p.f32s().iter().zip(q.f32s().iter()).all(near), "{attributes} {dims} {}", ops(&model));
-            forms.push(ops(&model));
-        }
-        (forms[0].clone(), forms[1].clone())
+        let after = |passes: &[&dyn Pass]| {
+            let (model, _) = rewritten(&before, "cpu-vnni", passes, |_, _| {});
+            assert_near(&before, &model, 1e-5, &format!("{attributes} {dims} {}", ops(&model)));
+            ops(&model)
+        };
+        (after(&[&SubpixelConvolutions]), after(&[&SubpixelConvolutions, &PASS]))
     }
 
     #[test]

@@ -113,9 +113,9 @@ fn with_channels(g: &Graph, op: OpId, facts: &ValueTable<Fact>) -> Option<(Value
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::tailored;
+    use super::super::testing::{assert_near, tailored};
     use super::*;
-    use crate::fuse::testing::{ops, outputs};
+    use crate::fuse::testing::ops;
 
     fn run(target: &str, body: &str) -> String {
         let (before, after) = tailored(
@@ -128,10 +128,7 @@ mod tests {
               float[6] l = {{1, 2, 3, 4, 5, 6}}> {{ k = Conv <pads = [1, 1, 1, 1]> (x, w) {body} }}"
             ),
         );
-        let [(_, p), (_, q)] = [&outputs(&before)[0], &outputs(&after)[0]];
-        assert_eq!(p.dims(), q.dims());
-        let near = |(p, q): (&f32, &f32)| (p - q).abs() <= 1e-4 * (1.0 + p.abs());
-        assert!(p.f32s().iter().zip(q.f32s().iter()).all(near), "{body}");
+        assert_near(&before, &after, 1e-4, body);
         ops(&after)
     }
 

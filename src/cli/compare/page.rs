@@ -4,6 +4,7 @@ use super::svg;
 use super::table::{decibels, kind};
 use squint::Fate;
 use squint::Model;
+use squint::passes::calibration::Sketch;
 use squint::passes::compare::{Comparison, coverage};
 use std::fmt::{self, Write as _};
 
@@ -39,6 +40,7 @@ fn write(out: &mut String, title: &str, found: &Comparison, quantized: &Model) -
     )?;
     outputs(out, found)?;
     errors(out, found)?;
+    worst(out, found)?;
     map(out, quantized)?;
     activations(out, found)?;
     weights(out, found)?;
@@ -83,6 +85,68 @@ fn errors(out: &mut String, found: &Comparison) -> fmt::Result {
     svg::lines(out, &points)
 }
 
+/// Values in the table of the worst.
+const WORST: usize = 20;
+
+fn worst(out: &mut String, found: &Comparison) -> fmt::Result {
+    let mut order: Vec<usize> = (0..found.values.len()).collect();
+    let of = |i: &usize| found.values[*i].local.relative();
+    order.retain(|i| of(i) > 0.0);
+    order.sort_by(|a, b| of(b).total_cmp(&of(a)));
+    order.truncate(WORST);
+    out.write_str(
+        "<h2>Where the error arises</h2>\n<p>The values with most error of their own (local), the worst first. What they do \
+         to the outputs says <code>squint sensitivity</code>.</p>\n<table><tr><th>value<th>operator<th>local \
+         dB<th>accumulated dB<th>max error<th>grid<th>beyond it</tr>\n",
+    )?;
+    for i in order {
+        let v = &found.values[i];
+        let (name, kind) = (escaped(&v.name), escaped(kind(v)));
+        let (local, accumulated, largest) =
+            (decibels(&v.local), decibels(&v.accumulated), v.accumulated.largest);
+        write!(
+            out,
+            "<tr><td><a href=\"#v{i}\">{name}</a><td>{kind}<td>{local}<td>{accumulated}<td>{largest:.3e}"
+        )?;
+        match v.rounding {
+            Some(r) => write!(out, "<td>{} {:.4} to {:.4}", r.dtype, r.range().0, r.range().1)?,
+            None => out.write_str(if v.rounded { "<td>one for each channel" } else { "<td>float" })?,
+        }
+        let beyond = v.sketch.as_ref().zip(v.rounding).map(|(s, r)| share_beyond(s, r.range()));
+        match beyond {
+            Some(share) => writeln!(out, "<td>{}</tr>", percent(share))?,
+            None => out.write_str("<td>-</tr>\n")?,
+        }
+    }
+    out.write_str("</table>\n")
+}
+
+/// The share of what a sketch counts that lies beyond a range, to within a bin.
+fn share_beyond(sketch: &Sketch, (lo, hi): (f32, f32)) -> f64 {
+    let bins = (sketch.first_bin()..).zip(sketch.bin_counts());
+    let (mut all, mut beyond) = (sketch.n_zeros(), 0);
+    for (bin, count) in bins {
+        let middle = (f64::from(bin) + 0.5) * sketch.bin_width();
+        all += count;
+        if middle < f64::from(lo) || middle > f64::from(hi) {
+            beyond += count;
+        }
+    }
+    beyond as f64 / all.max(1) as f64
+}
+
+/// A share with as many digits as tell something.
+fn percent(share: f64) -> String {
+    match 100.0 * share {
+        0.0 => "none".into(),
+        x if x < 0.001 => "&lt; 0.001 %".into(),
+        x => format!("{x:.3} %"),
+    }
+}
+
+/// Operators in float beyond which their list is folded.
+const MANY: usize = 12;
+
 fn map(out: &mut String, quantized: &Model) -> fmt::Result {
     let nodes = coverage(quantized);
     let count = |f: fn(&Fate) -> bool| nodes.iter().filter(|n| f(&n.fate)).count();
@@ -103,6 +167,11 @@ fn map(out: &mut String, quantized: &Model) -> fmt::Result {
         (class, format!("{} {}: {why}", n.op_type, n.node))
     });
     svg::squares(out, &cells.collect::<Vec<_>>())?;
+    if float == 0 {
+        return Ok(());
+    }
+    let open = if float <= MANY { " open" } else { "" };
+    writeln!(out, "<details{open}><summary>The {float} in float, and why</summary>")?;
     out.write_str("<table><tr><th>in float<th>operator<th>why</tr>\n")?;
     for n in &nodes {
         if let Fate::Float(why) = &n.fate {
@@ -110,30 +179,60 @@ fn map(out: &mut String, quantized: &Model) -> fmt::Result {
             writeln!(out, "<tr><td>{node}<td>{op_type}<td>{}</tr>", escaped(why))?;
         }
     }
-    out.write_str("</table>\n")
+    out.write_str("</table></details>\n")
 }
 
 fn activations(out: &mut String, found: &Comparison) -> fmt::Result {
     out.write_str(
-        "<h2>Activations</h2>\n<p>Distribution in float (heights are logarithms of counts); red lines are the ends \
-         of the grid.</p>\n<div class=\"figures\">\n",
+        "<h2>Activations</h2>\n<p>Distribution in float (heights are logarithms of counts), where channels are scaled as in \
+         the quantized model. Red lines are the ends of the grid; what lies beyond is clipped.</p>\n\
+         <div class=\"figures\">\n",
     )?;
-    for v in &found.values {
+    for (i, v) in found.values.iter().enumerate() {
         let Some(sketch) = &v.sketch else { continue };
-        let caption = format!("{} ({}), local {} dB", v.name, kind(v), decibels(&v.local));
-        svg::histogram(out, &caption, sketch, v.rounding.map(|r| r.range()))?;
+        let range = v.rounding.map(|r| r.range());
+        let mut caption =
+            format!("{} ({}), local {} dB", escaped(&v.name), escaped(kind(v)), decibels(&v.local));
+        match range {
+            Some(range) => write!(caption, ", beyond the grid {}", percent(share_beyond(sketch, range)))?,
+            None if v.rounded => caption.push_str(", a grid for each channel"),
+            None => caption.push_str(", float"),
+        }
+        if v.scaled {
+            caption.push_str(", channels scaled");
+        }
+        svg::histogram(out, &format!("v{i}"), &caption, sketch, range)?;
     }
     out.write_str("</div>\n")
 }
 
 fn weights(out: &mut String, found: &Comparison) -> fmt::Result {
     out.write_str(
-        "<h2>Weights</h2>\n<p>Distribution in float; red lines are the smallest and the largest number that the \
-         codes stand for.</p>\n<div class=\"figures\">\n",
+        "<h2>Weights</h2>\n<p>Distribution in float, where channels are scaled as in the quantized model; red lines are the \
+         smallest and the largest number that the codes stand for.</p>\n<div class=\"figures\">\n",
     )?;
-    for w in &found.weights {
-        let caption = format!("{} ({}), {} dB", w.node, w.op_type, decibels(&w.error));
-        svg::histogram(out, &caption, &w.sketch, Some(w.range))?;
+    for (i, w) in found.weights.iter().enumerate() {
+        let (node, op_type) = (escaped(&w.node), escaped(&w.op_type));
+        let scaled = if w.scaled { ", channels scaled" } else { "" };
+        let caption = format!("{node} ({op_type}), {} dB{scaled}", decibels(&w.error));
+        svg::histogram(out, &format!("w{i}"), &caption, &w.sketch, Some(w.range))?;
     }
     out.write_str("</div>\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_beyond_a_grid_is_counted() {
+        let mut sketch = Sketch::new();
+        sketch.observe(&[0.0, 0.1, 0.5, 0.9, 3.0, -2.0, 0.2, 0.3]);
+        assert_eq!(share_beyond(&sketch, (-1.0, 1.0)), 0.25);
+        assert_eq!(
+            (percent(0.25), percent(0.0), percent(1e-7)),
+            ("25.000 %".into(), "none".into(), "&lt; 0.001 %".into())
+        );
+        assert_eq!(share_beyond(&Sketch::new(), (0.0, 1.0)), 0.0);
+    }
 }

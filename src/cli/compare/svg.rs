@@ -35,6 +35,14 @@ pub(super) fn lines(out: &mut String, points: &[Point]) -> fmt::Result {
         )?;
     }
     for (line, class) in LINES.iter().enumerate() {
+        let x = width - 190.0 + 80.0 * line as f64;
+        write!(
+            out,
+            "<circle class=\"{class}\" r=\"4\" cx=\"{x}\" cy=\"22\"/><text class=\"axis\" x=\"{}\" y=\"26\">{class}</text>",
+            x + 8.0
+        )?;
+    }
+    for (line, class) in LINES.iter().enumerate() {
         write!(out, "<polyline class=\"{class}\" style=\"fill:none\" points=\"")?;
         for (i, p) in points.iter().enumerate() {
             write!(out, "{:.1},{:.1} ", x(i), y(p.levels[line]))?;
@@ -73,9 +81,10 @@ pub(super) fn squares(out: &mut String, cells: &[(&str, String)]) -> fmt::Result
 /// Bars of a histogram.
 const BARS: usize = 64;
 
-/// The distribution of a tensor, and the ends of a range if there is one.
+/// The distribution of a tensor, and the ends of a range if there is one; `caption` is HTML.
 pub(super) fn histogram(
     out: &mut String,
+    id: &str,
     caption: &str,
     sketch: &Sketch,
     range: Option<(f32, f32)>,
@@ -97,16 +106,14 @@ pub(super) fn histogram(
     }
     add(0.0, sketch.n_zeros());
     let highest = counts.iter().fold(0.0f64, |a, b| a.max(*b)).ln_1p().max(f64::MIN_POSITIVE);
-    write!(out, "<figure><svg viewBox=\"0 0 {width} {}\" width=\"{width}\">", height + 16.0)?;
-    for (i, count) in counts.iter().enumerate().filter(|(_, c)| **c > 0.0) {
-        let h = count.ln_1p() / highest * (height - 4.0);
-        let (x, w) = (width / BARS as f64 * i as f64, width / BARS as f64);
-        write!(
-            out,
-            "<rect class=\"bar\" x=\"{x:.1}\" y=\"{:.1}\" width=\"{w:.1}\" height=\"{h:.1}\"/>",
-            height - h
-        )?;
+    write!(out, "<figure id=\"{id}\"><svg viewBox=\"0 0 {width} {}\" width=\"{width}\">", height + 16.0)?;
+    // One outline is a tenth of what as many rectangles take.
+    write!(out, "<path class=\"bar\" d=\"M0 {height}")?;
+    for count in counts {
+        let top = height - count.ln_1p() / highest * (height - 4.0);
+        write!(out, "V{top:.0}h{}", width / BARS as f64)?;
     }
+    write!(out, "V{height}z\"/>")?;
     for end in range.into_iter().flat_map(|(a, b)| [a, b]) {
         let x = (f64::from(end) - lo) / span * width;
         write!(out, "<line class=\"range\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"0\" y2=\"{height}\"/>")?;
@@ -115,7 +122,7 @@ pub(super) fn histogram(
         out,
         "<text class=\"axis\" x=\"2\" y=\"{y}\">{lo:.4}</text><text class=\"axis\" x=\"{x}\" y=\"{y}\" \
          text-anchor=\"end\">{hi:.4}</text></svg><figcaption>{}</figcaption></figure>",
-        escaped(caption),
+        caption,
         x = width - 2.0,
         y = height + 12.0
     )
@@ -134,12 +141,12 @@ mod tests {
         lines(&mut out, &[]).unwrap();
         squares(&mut out, &[("integer", "\"x\"".into())]).unwrap();
         let mut sketch = Sketch::new();
-        histogram(&mut out, "empty", &sketch, None).unwrap();
+        histogram(&mut out, "a", "empty", &sketch, None).unwrap();
         sketch.observe(&[0.0, 0.0]);
-        histogram(&mut out, "zeros", &sketch, Some((0.0, 0.0))).unwrap();
+        histogram(&mut out, "b", "zeros", &sketch, Some((0.0, 0.0))).unwrap();
         sketch.observe(&[-1e30, 1e30, f32::NAN]);
-        histogram(&mut out, "wide", &sketch, Some((-1.0, 1.0))).unwrap();
-        assert!(out.contains("a&lt;b") && !out.contains("\"NaN") && out.matches("<figure>").count() == 2);
+        histogram(&mut out, "c", "wide", &sketch, Some((-1.0, 1.0))).unwrap();
+        assert!(out.contains("a&lt;b") && !out.contains("\"NaN") && out.matches("<figure ").count() == 2);
         assert_eq!(out.matches("<svg").count(), out.matches("</svg>").count());
     }
 }
