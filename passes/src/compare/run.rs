@@ -133,6 +133,10 @@ impl Subjects {
             if q.has_value(shown) && g.konst(v).is_none() {
                 let rounding = seen.and_then(|(_, r)| *r);
                 let scaled = scaled.value(model.main(), w).then(|| axis(g, v));
+                // In rows each number would be a channel of its own, of which samples tell too little.
+                if scaled.is_some() && g.ty(v).and_then(|t| t.shape()).is_none_or(|s| s.len() < 3) {
+                    continue;
+                }
                 found.push(Pair { float: v, quantized: shown, rounded: seen.is_some(), rounding, scaled });
             }
         }

@@ -30,13 +30,17 @@ struct Channel {
 
 /// Elements that are not zero from which a factor is believed: one of few small numbers is a matter of rounding.
 const ENOUGH: u32 = 8;
-/// How many times less a fit with an offset must leave than one without.
+/// Square of the cosine from which two channels are one in different units.
+const ALIKE: f64 = 0.5;
+/// How many times less a fit with an offset must leave than one without, and of how many elements.
 const CLEARLY: f64 = 4.0;
+const ENOUGH_FOR_OFFSETS: f64 = 64.0;
 
 impl Channel {
     /// Factor and offset; `None` if the channel was nearly always zero, or nothing fits.
     fn fit(&self) -> Option<(f64, f64)> {
-        if self.seen < ENOUGH {
+        // A channel that hardly ever reaches a level says nothing of its factor.
+        if self.seen < ENOUGH || self.xy * self.xy < ALIKE * self.xx * self.yy {
             return None;
         }
         let factor = self.xy / self.xx;
@@ -45,7 +49,10 @@ impl Channel {
         let slope = (self.xy - self.x * self.y / self.n) / spread;
         let left_by_line = self.yy - self.y * self.y / self.n - slope * slope * spread;
         // Sums of few equal numbers have no spread but rounding errors.
-        let line = spread > 1e-6 * self.xx && slope.is_finite() && left > CLEARLY * left_by_line.max(0.0);
+        let line = self.n >= ENOUGH_FOR_OFFSETS
+            && spread > 1e-6 * self.xx
+            && slope.is_finite()
+            && left > CLEARLY * left_by_line.max(0.0);
         let fit = if line { (slope, (self.y - slope * self.x) / self.n) } else { (factor, 0.0) };
         (fit.0.is_finite() && fit.0 > 0.0).then_some(fit)
     }
@@ -164,7 +171,7 @@ mod tests {
             units.learn(&dims, &x, &y);
             assert_eq!(units.scaled(&dims, &x), x, "so few numbers may be chance");
         }
-        units.learn(&dims, &x, &y);
+        (3..32).for_each(|_| units.learn(&dims, &x, &y));
         assert_eq!(units.scaled(&dims, &x), y);
         assert_eq!(units.in_float(&dims, &x, &y), (x[..4].to_vec(), x[..4].to_vec()));
         // Rounding is no offset.
