@@ -30,7 +30,7 @@ struct Channel {
 
 /// Elements that are not zero from which a factor is believed: one of few small numbers is a matter of rounding.
 const ENOUGH: u32 = 8;
-/// Square of the cosine from which two channels are one in different units.
+/// Share of a channel that a fit must explain: the square of the cosine, or with an offset of the correlation.
 const ALIKE: f64 = 0.5;
 /// How many times less a fit with an offset must leave than one without, and of how many elements.
 const CLEARLY: f64 = 4.0;
@@ -40,21 +40,25 @@ impl Channel {
     /// Factor and offset; `None` if the channel was nearly always zero, or nothing fits.
     fn fit(&self) -> Option<(f64, f64)> {
         // A channel that hardly ever reaches a level says nothing of its factor.
-        if self.seen < ENOUGH || self.xy * self.xy < ALIKE * self.xx * self.yy {
+        if self.seen < ENOUGH {
             return None;
         }
         let factor = self.xy / self.xx;
         let left = self.yy - factor * self.xy;
         let spread = self.xx - self.x * self.x / self.n;
         let slope = (self.xy - self.x * self.y / self.n) / spread;
-        let left_by_line = self.yy - self.y * self.y / self.n - slope * slope * spread;
+        let varies = self.yy - self.y * self.y / self.n;
+        let left_by_line = varies - slope * slope * spread;
         // Sums of few equal numbers have no spread but rounding errors.
         let line = self.n >= ENOUGH_FOR_OFFSETS
             && spread > 1e-6 * self.xx
             && slope.is_finite()
             && left > CLEARLY * left_by_line.max(0.0);
-        let fit = if line { (slope, (self.y - slope * self.x) / self.n) } else { (factor, 0.0) };
-        (fit.0.is_finite() && fit.0 > 0.0).then_some(fit)
+        let (fit, alike) = match line {
+            true => ((slope, (self.y - slope * self.x) / self.n), slope * slope * spread >= ALIKE * varies),
+            false => ((factor, 0.0), factor * self.xy >= ALIKE * self.yy),
+        };
+        (alike && fit.0.is_finite() && fit.0 > 0.0).then_some(fit)
     }
 }
 
