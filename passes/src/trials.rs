@@ -34,8 +34,11 @@ pub(crate) struct Split {
 /// Samples that decide whether a step is kept.
 const HELD_BACK: RangeInclusive<usize> = 6..=24;
 
-/// Samples that plans are tried on first.
-const TRIED_ON: RangeInclusive<usize> = 8..=24;
+/// Samples that plans are tried on first: by fewer than eight the wrong method was chosen, and of few samples a quarter is
+/// run, since a trial runs each many times.
+const TRIED_ON: RangeInclusive<usize> = 4..=24;
+const OF_MANY: usize = 8;
+const QUARTER: usize = 4;
 
 /// Samples that decide whether operators go back to float.
 const DECIDED_ON: usize = 8;
@@ -93,7 +96,8 @@ impl Trials {
 
     /// Those that plans are tried on first.
     pub(crate) fn tried_on(&self) -> Vec<usize> {
-        spread(self.samples, self.affordable(TRIED_ON), 0.0)
+        let least = (self.samples / QUARTER).clamp(*TRIED_ON.start(), OF_MANY);
+        spread(self.samples, self.affordable(least..=*TRIED_ON.end()), 0.0)
     }
 
     /// Those that decide whether operators go back to float.
@@ -145,7 +149,9 @@ mod tests {
         assert_eq!(spread(10, 4, 0.0), [0, 2, 5, 7]);
         assert_eq!(spread(2, 8, 0.5), [0, 1]);
         let trials = Trials { samples: 10, elements: 1 << 30, ..Trials::default() };
-        assert_eq!((trials.tried_on(), trials.decided_on().len()), (vec![0, 1, 2, 3, 5, 6, 7, 8], 8));
+        assert_eq!((trials.tried_on(), trials.decided_on().len()), (vec![0, 2, 5, 7], 8));
+        let more = Trials { samples: 64, ..trials.clone() };
+        assert_eq!(more.tried_on(), [0, 8, 16, 24, 32, 40, 48, 56]);
         let Split { learnt_from, held_back } = trials.split(4);
         assert_eq!((learnt_from, held_back), (vec![0, 2, 5, 7], vec![4, 9]));
         let one = Trials { samples: 1, ..trials }.split(4);
