@@ -29,6 +29,7 @@ mod ranges;
 
 use crate::calibrate::{Tally, prepare, threads};
 use crate::float_graph::FloatGraph;
+use crate::in_order::in_order;
 use crate::overrides::of_tensor;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, QuantPlan, Steering};
@@ -38,7 +39,6 @@ use crate::weights::rounded;
 pub(crate) use absorb::absorb;
 use classes::{Channels, Classes};
 use ranges::Ranges;
-use rayon::prelude::*;
 use squint_ir::execute::{Execute, Samples};
 use squint_ir::{Model, ValueId};
 
@@ -173,15 +173,12 @@ impl Watch<'_> {
         let mut tally = Tally::new(self.observed.len(), self.each);
         let mut seen: Vec<Option<Ranges>> = vec![None; self.observed.len()];
         let mut misfit = vec![false; self.observed.len()];
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
-        let pool = pool.map_err(|e| PassError::Config(format!("threads for equalisation: {e}")))?;
-        // As many samples at a time as there are threads; what they show is merged in their order, since sums
-        // depend on it.
-        for chunk in numbers.chunks(self.threads) {
-            let shown = pool.install(|| {
-                chunk.par_iter().map(|i| self.one(float, *i)).collect::<Result<Vec<_>, PassError>>()
-            })?;
-            for (part, ranges) in shown {
+        // Merged in the order of samples, since sums depend on it.
+        in_order(
+            numbers,
+            self.threads,
+            |i| self.one(float, i),
+            |_, (part, ranges)| {
                 tally.merge(&part);
                 for (slot, r) in ranges {
                     match (&mut seen[slot], r) {
@@ -190,8 +187,9 @@ impl Watch<'_> {
                         (all, Some(r)) => *all = Some(r),
                     }
                 }
-            }
-        }
+                Ok::<_, PassError>(())
+            },
+        )?;
         let all = self.observed.iter().zip(seen).zip(misfit);
         Ok((tally, all.filter(|(_, misfit)| !misfit).filter_map(|((v, r), _)| Some((*v, r?))).collect()))
     }

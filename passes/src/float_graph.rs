@@ -111,7 +111,7 @@ impl<'e> FloatGraph<'e> {
     ) -> Result<(), ExecuteError> {
         let mut sums = ChannelSums::new();
         let sum = self.sum.contains(&number);
-        let mut watch = |slot: usize, dims: &[usize], data: &[f32]| {
+        let mut watch = |slot: usize, dims: &[usize], data: &mut Elements<'_>| {
             if let Some((v, channels)) = self.summed.get(&slot).filter(|_| sum)
                 && let Some(of_value) = channels.sums(dims, data)
             {
@@ -122,14 +122,10 @@ impl<'e> FloatGraph<'e> {
             }
         };
         if self.keep.contains(&number) {
-            let watch = &mut |slot: usize, dims: &[usize], data: &mut Elements<'_>| watch(slot, dims, data);
-            let reference = self.taps.run(self.session.as_ref(), sample, watch)?;
+            let reference = self.taps.run(self.session.as_ref(), sample, &mut watch)?;
             self.kept().insert(number, reference);
         } else {
-            self.session.run(sample, &mut |slot, dims, data| {
-                watch(slot, dims, data);
-                None
-            })?;
+            self.session.run_edited(sample, &mut watch)?;
         }
         if sum {
             self.sums().insert(number, sums);

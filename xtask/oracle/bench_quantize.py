@@ -6,14 +6,13 @@ usage: bench_quantize.py --squint BINARY --repository DIR --zoo DIR --work DIR [
 A benchmark, not a test: it prints figures and asserts nothing.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from subjects import QuickStart, ZooModel, zoo_names
+from subjects import QuickStart, ZooModel, over_the_zoo, zoo_names
 
 STAGES = ("equalize", "calibrate", "refine", "repair")
 """Stages that run the model."""
@@ -27,7 +26,7 @@ class QuantizedAlready(Exception):
 
 def main() -> int:
     """Prints a line for each model."""
-    arguments = _arguments()
+    arguments = over_the_zoo(__doc__)
     print(f"{'model':26}{'samples':>8}{'calibration':>13}{'added':>9}{'ratio':>7}{'peak':>10}{'float file':>12}")
     for name in ["quickstart", *zoo_names(arguments.zoo)]:
         if arguments.only not in (None, name):
@@ -91,14 +90,6 @@ def _subject(name: str, arguments):
     if name == "quickstart":
         return QuickStart(arguments.repository / "examples" / "quickstart")
     return ZooModel(arguments.zoo, name, arguments.work / "feeds")
-
-
-def _arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
-    for option in ("--squint", "--repository", "--zoo", "--work"):
-        parser.add_argument(option, type=Path, required=True)
-    parser.add_argument("--only")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ The worst half are the convolutions and products whose results come first in wha
 timed in turn, on one thread, and the median of each counts. A benchmark, not a test: it prints figures and asserts nothing.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -19,7 +18,7 @@ import numpy as np
 import onnxruntime
 
 from measure import npz_feeds, sqnr
-from subjects import CALIBRATION_SAMPLES, ZooModel
+from subjects import CALIBRATION_SAMPLES, ZooModel, over_the_zoo
 
 CLASSIFIERS = ("squeezenet1.1", "mobilenetv2", "resnet20-cifar10", "mlptiny-ic", "kws-dscnn", "mnist-8", "magika-v3.3")
 METRICS = ("accuracy", "agreement", "sqnr", "top1")
@@ -30,7 +29,7 @@ ROUND_SECONDS = 0.05
 
 def main() -> int:
     """Prints a line for each model and metric."""
-    arguments = _arguments()
+    arguments = over_the_zoo(__doc__)
     print(f"{'model':18}{'metric':11}{'models':>7}{'expected':>10}{'agreement':>11}{'top-1 float, tuned':>20}{'SQNR':>8}"
           f"{'integers':>10}{'predicted':>11}{'speed-up':>10}{'half':>7}  chosen")
     for name in CLASSIFIERS:
@@ -107,14 +106,6 @@ def squint(arguments, *words) -> str:
     if done.returncode:
         raise SystemExit(f"squint failed: {' '.join(map(str, words))}")
     return done.stdout
-
-
-def _arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
-    for option in ("--squint", "--repository", "--zoo", "--work"):
-        parser.add_argument(option, type=Path, required=True)
-    parser.add_argument("--only")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

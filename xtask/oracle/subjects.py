@@ -4,6 +4,7 @@ Two kinds: the quick-start model of the repository, and models of the zoo, a fol
 `tools/zoo_eval.py` knows each model's task, metric and feeds.
 """
 
+import argparse
 import importlib.util
 import os
 import shutil
@@ -166,3 +167,12 @@ def zoo_names(zoo: Path) -> list[str]:
         return []
     tasks = _load(tools).TASKS
     return [name for name, task in tasks.items() if (zoo / task["file"]).is_file()]
+
+
+def over_the_zoo(description: str) -> argparse.Namespace:
+    """The arguments of a script that runs squint over the models of the zoo."""
+    parser = argparse.ArgumentParser(description=description)
+    for option in ("--squint", "--repository", "--zoo", "--work"):
+        parser.add_argument(option, type=Path, required=True)
+    parser.add_argument("--only")
+    return parser.parse_args()

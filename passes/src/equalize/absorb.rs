@@ -18,6 +18,7 @@ use super::coordinates::Coordinates;
 use super::{CLEARLY, LOOKED_AT, SCALED};
 use crate::calibrate::{Run, Tally, prepare, threads};
 use crate::float_graph::FloatGraph;
+use crate::in_order::in_order;
 use crate::overrides::of_tensor;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, Steering};
@@ -25,7 +26,6 @@ use crate::runner::Silent;
 use crate::simulate::{Errors, Simulator};
 use crate::trials::Split;
 use crate::weights::rounded;
-use rayon::prelude::*;
 use squint_ir::execute::{Execute, Samples, Session};
 use squint_ir::{Graph, Model, OpId, Tensor, ValueId};
 
@@ -169,10 +169,8 @@ fn look(
 ) -> Result<Vec<Vec<Channel>>, PassError> {
     let fresh = Channel { count: 0.0, sum: 0.0, squares: 0.0, lo: f32::INFINITY, hi: f32::NEG_INFINITY };
     let mut all: Vec<Vec<Channel>> = sites.iter().map(|s| vec![fresh.clone(); s.channels]).collect();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads(cx.config)).build();
-    let pool = pool.map_err(|e| PassError::Config(format!("threads for absorption: {e}")))?;
-    let one = |i: &usize| -> Result<Vec<Vec<Channel>>, PassError> {
-        let sample = samples.get(*i).map_err(PassError::Data)?;
+    let one = |i: usize| -> Result<Vec<Vec<Channel>>, PassError> {
+        let sample = samples.get(i).map_err(PassError::Data)?;
         let mut seen: Vec<Vec<Channel>> = sites.iter().map(|s| vec![fresh.clone(); s.channels]).collect();
         session.run(&sample, &mut |slot, dims, data| {
             sites[slot].watch(dims, data, &mut seen[slot]);
@@ -181,13 +179,12 @@ fn look(
         Ok(seen)
     };
     // Sums are added in the order of samples, whichever thread took which.
-    for chunk in numbers.chunks(threads(cx.config)) {
-        for seen in pool.install(|| chunk.par_iter().map(one).collect::<Vec<_>>()) {
-            for (all, seen) in all.iter_mut().flatten().zip(seen?.into_iter().flatten()) {
-                all.add(&seen);
-            }
+    in_order(numbers, threads(cx.config), one, |_, seen| {
+        for (all, seen) in all.iter_mut().flatten().zip(seen.into_iter().flatten()) {
+            all.add(&seen);
         }
-    }
+        Ok(())
+    })?;
     Ok(all)
 }
 
