@@ -56,6 +56,12 @@ impl Input {
         ExecuteError::Input { input: self.name.clone(), problem: problem.to_string() }
     }
 
+    /// Whether the declaration does not say how long an axis is.
+    pub(crate) fn leaves_open(&self, axis: usize) -> bool {
+        let shape = self.shape.as_ref();
+        shape.is_none_or(|s| s.get(axis).is_none_or(|dim| dim.known().is_none()))
+    }
+
     /// Compares a tensor with the declaration.
     fn check(&self, tensor: &Tensor) -> Result<(), String> {
         if ![self.dtype, lower::dtype(self.dtype)].contains(&tensor.dtype()) {

@@ -7,8 +7,10 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `tract.rs` | the default executor and its sessions: a plan for each shape, errors in the user's names |
-//! | `plan.rs` | loading, observing and optimising for one set of input shapes, and running |
+//! | `tract.rs` | the default executor and its sessions: their plans, errors in the user's names |
+//! | `plan.rs` | loading, observing and optimising for inputs of one signature, and running |
+//! | `signature.rs` | for which inputs a plan is made: which dimensions are known in it, and which are open |
+//! | `open.rs` | which models may have plans with open dimensions |
 //! | `weights.rs` | weights, which are not encoded and decoded with the model |
 //! | `pieces.rs` | optimising what lies between observed values by itself |
 //! | `observe.rs` | the pass-through operator that exposes intermediate values |
@@ -30,11 +32,13 @@ mod inputs;
 mod lower;
 mod observe;
 mod onnxruntime;
+mod open;
 mod pieces;
 mod plan;
 mod preflight;
 mod quantize;
 mod registry;
+mod signature;
 mod tract;
 mod variants;
 mod weights;

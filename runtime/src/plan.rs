@@ -1,15 +1,15 @@
-//! One executable plan: a model loaded by tract for one set of concrete input shapes, observed and
+//! One executable plan: a model loaded by tract for inputs of one signature ([`crate::signature`]), observed and
 //! optimised.
 //!
-//! The order of the steps is what makes this fast and right: shapes are concrete before typing (a plan
-//! with a symbolic batch is several times slower, and shape arithmetic fails in it), and observing
-//! operators are in place before optimisation ([`crate::observe`]). Stored `value_info` is ignored: tract
+//! The order of the steps is what makes this fast and right: what is known of the inputs is known before typing, and
+//! observing operators are in place before optimisation ([`crate::observe`]). Stored `value_info` is ignored: tract
 //! infers every shape from the inputs, and recorded shapes only get in the way of other ones.
 
 use crate::guard;
 use crate::observe::{Constant, Observe, elements, replacement, splice};
 use crate::pieces::{self, Constants};
 use crate::registry;
+use crate::signature::Signature;
 use crate::variants;
 use crate::weights::Weights;
 use squint_ir::execute::{Change, Editor, Elements};
@@ -20,9 +20,6 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::plan::eval;
 use tract_onnx::tract_hir::internal::InferenceModelExt;
-
-/// Type and dimensions of each graph input, in order.
-pub(crate) type Signature = Vec<(DatumType, Vec<usize>)>;
 
 /// What plans are made from.
 pub(crate) struct Source {
@@ -69,9 +66,10 @@ impl Plan {
             bail!("value `{name}` has no producer");
         }
         let mut model = parsed.model;
-        ensure!(model.inputs.len() == signature.len(), "the model has {} inputs", model.inputs.len());
-        for (i, (datum_type, dims)) in signature.iter().enumerate() {
-            model.set_input_fact(i, InferenceFact::dt_shape(*datum_type, dims))?;
+        let facts = signature.facts(&model.symbols)?;
+        ensure!(model.inputs.len() == facts.len(), "the model has {} inputs", model.inputs.len());
+        for (i, fact) in facts.into_iter().enumerate() {
+            model.set_input_fact(i, fact)?;
         }
         let results = model.outputs.len();
         let mut outlets = model.outputs.clone();

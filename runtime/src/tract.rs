@@ -1,7 +1,8 @@
 //! The tract executor.
 //!
-//! A session keeps the model encoded, its weights left where they are, and makes a plan for each combination of
-//! input shapes that it meets ([`crate::plan`]). Threads share plans; each run has a state of its own. Plans hold
+//! A session keeps the model encoded, its weights left where they are, and makes plans for the inputs that it meets
+//! ([`crate::plan`]): one for all lengths where that is as fast, else, or if tract fails to, one for each combination of
+//! shapes ([`crate::signature`]). Threads share plans; each run has a state of its own. Plans hold
 //! copies of the weights in the layouts that tract's kernels want. They share those that are the same; where shapes
 //! ask for different ones, how many plans are kept depends on the size of the model; the least recently used goes
 //! first.
@@ -9,9 +10,11 @@
 use crate::convert;
 use crate::inputs::{Input, arranged, inputs_of};
 use crate::lower;
+use crate::open::may_open;
 use crate::pieces::Constants;
-use crate::plan::{Plan, Problem, Signature, Source};
+use crate::plan::{Plan, Problem, Source};
 use crate::preflight::{self, node_name};
+use crate::signature::Signature;
 use crate::weights::Weights;
 use squint_ir::execute::{Change, Editor, Execute, ExecuteError, Observer, Sample, Session, Unsupported};
 use squint_ir::{Graph, Model, Tensor, ValueId};
@@ -60,6 +63,8 @@ struct TractSession {
     types: HashMap<String, String>,
     source: Source,
     inputs: Vec<Input>,
+    /// Whether plans may have open dimensions.
+    may_open: bool,
     observe: Vec<String>,
     plans: Mutex<Plans>,
 }
@@ -76,27 +81,53 @@ impl TractSession {
             types: types(graph),
             source: Source { bytes, weights, shared: Constants::default() },
             inputs,
+            may_open: may_open(model),
             observe: observe.iter().map(|v| graph.value(*v).name().to_owned()).collect(),
             plans: Mutex::default(),
         })
     }
 
-    /// The plan for a signature, made if there is none; threads that want the same one wait for it.
-    fn with_plan<T>(
-        &self,
-        signature: &Signature,
-        run: impl FnOnce(&Plan) -> Result<T, ExecuteError>,
-    ) -> Result<T, ExecuteError> {
+    /// A plan for a sample, and its inputs.
+    fn planned(&self, sample: &Sample) -> Result<(Slot, TVec<TValue>), ExecuteError> {
+        let inputs = self.arrays(sample)?;
+        let exact = Signature::exact(&inputs);
+        if self.may_open
+            && let Some(open) = exact.opened(&self.inputs)
+        {
+            // What tract cannot do with dimensions that it does not know shows when it loads the model or when it runs
+            // it; nobody looks on yet.
+            let tried = self.slot(&open, |plan| plan.run(inputs.clone(), &mut |_, _, _| ()).map(drop));
+            if matches!(tried.get(), Some(Ok(_))) {
+                return Ok((tried, inputs));
+            }
+        }
+        Ok((self.slot(&exact, |_| Ok(())), inputs))
+    }
+
+    /// The plan for a signature, made if there is none and put to a test; threads that want the same one wait for it.
+    fn slot(&self, signature: &Signature, test: impl FnOnce(&Plan) -> Result<(), Problem>) -> Slot {
         let plans = || self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = plans().slot(signature);
-        let plan = slot.get_or_init(|| {
+        slot.get_or_init(|| {
             let plan = Plan::build(&self.source, signature, &self.observe);
+            let plan = plan.and_then(|plan| test(&plan).map(|()| plan));
             plans().shrink(|| self.source.shared.bytes() > PLAN_BYTES);
             plan
         });
-        match plan {
-            Ok(plan) => run(plan),
-            Err(problem) => Err(ExecuteError::Load { executor: NAME, problem: self.locate(problem) }),
+        slot
+    }
+
+    /// Runs something with a plan for a sample.
+    fn with_plan<T>(
+        &self,
+        sample: &Sample,
+        run: impl FnOnce(&Plan, TVec<TValue>) -> Result<T, ExecuteError>,
+    ) -> Result<T, ExecuteError> {
+        let (slot, inputs) = self.planned(sample)?;
+        match slot.get() {
+            Some(Ok(plan)) => run(plan, inputs),
+            Some(Err(problem)) => Err(ExecuteError::Load { executor: NAME, problem: self.locate(problem) }),
+            None => unreachable!("a slot is filled before it is handed out"),
         }
     }
 
@@ -132,17 +163,13 @@ fn types(graph: &Graph) -> HashMap<String, String> {
 }
 
 impl TractSession {
-    /// The arrays of a sample in the order of the inputs, and their signature.
-    fn arrays(&self, sample: &Sample) -> Result<(Signature, TVec<TValue>), ExecuteError> {
-        let tensors = arranged(&self.inputs, sample)?;
-        let mut signature = Signature::with_capacity(tensors.len());
-        let mut arrays = TVec::new();
-        for (input, tensor) in self.inputs.iter().zip(tensors) {
+    /// The arrays of a sample in the order of the inputs.
+    fn arrays(&self, sample: &Sample) -> Result<TVec<TValue>, ExecuteError> {
+        let array = |(input, tensor): (&Input, &Tensor)| {
             let array = convert::to_array(&lower::tensor(tensor)).map_err(|e| input.wrong(e))?;
-            signature.push((array.datum_type(), tensor.dims().to_vec()));
-            arrays.push(array.into_tvalue());
-        }
-        Ok((signature, arrays))
+            Ok(array.into_tvalue())
+        };
+        self.inputs.iter().zip(arranged(&self.inputs, sample)?).map(array).collect()
     }
 
     fn failed(&self, problem: &Problem) -> ExecuteError {
@@ -160,9 +187,8 @@ impl Session for TractSession {
     }
 
     fn run_edited(&self, sample: &Sample, edit: &mut Editor<'_>) -> Result<Vec<Tensor>, ExecuteError> {
-        let (signature, arrays) = self.arrays(sample)?;
-        self.with_plan(&signature, |plan| {
-            tensors(&plan.run(arrays, edit).map_err(|problem| self.failed(&problem))?)
+        self.with_plan(sample, |plan, inputs| {
+            tensors(&plan.run(inputs, edit).map_err(|problem| self.failed(&problem))?)
         })
     }
 
@@ -179,10 +205,9 @@ impl Session for TractSession {
         change: &Change<'_>,
         each: &mut dyn FnMut(usize, Vec<Tensor>),
     ) -> Result<Vec<Tensor>, ExecuteError> {
-        let (signature, arrays) = self.arrays(sample)?;
-        self.with_plan(&signature, |plan| {
+        self.with_plan(sample, |plan, inputs| {
             let mut wrong = None;
-            let outputs = plan.run_each(arrays, groups, change, &mut |i, outputs| match tensors(&outputs) {
+            let outputs = plan.run_each(inputs, groups, change, &mut |i, outputs| match tensors(&outputs) {
                 Ok(outputs) => each(i, outputs),
                 Err(e) => wrong = wrong.take().or(Some(e)),
             });
@@ -355,9 +380,57 @@ mod tests {
     }
 
     #[test]
+    fn one_plan_serves_all_lengths() {
+        let (model, observe) = model();
+        let session = TractSession::new(&model, &observe).unwrap();
+        let run = |n: usize| {
+            let data: Vec<f32> = (0..2 * n).map(|i| i as f32).collect();
+            session.run(&sample(&[n, 2], &data), &mut |_, _, _| None).unwrap()[0].to_f32s()
+        };
+        let longest = run(7);
+        assert_eq!(longest.len(), 14);
+        (2..7).for_each(|n| assert_eq!(run(n), longest[..2 * n]));
+        assert_eq!(session.plans.lock().unwrap().recent.len(), 1);
+        // A length of one is another matter: it is broadcast.
+        assert_eq!(run(1), longest[..2]);
+        assert_eq!(session.plans.lock().unwrap().recent.len(), 2);
+    }
+
+    #[test]
+    fn where_tract_must_know_lengths_each_has_a_plan() {
+        let mut model = Model::new("g", 17);
+        let g = model.main_mut();
+        let float = |shape: &[Dim]| Some(Type::tensor(DType::Float, Some(shape.to_vec())));
+        let x = g.add_value("x", float(&[Dim::Unknown]));
+        // How many columns there are, tract does not find out.
+        let halves = g.add_const("halves", Tensor::from_i64(&[2], &[2, -1]));
+        let rows = g.emit(OpSpec::new("Reshape").operands([x, halves]), "rows", None);
+        let y = g.emit(OpSpec::new("Neg").operands([rows]), "y", float(&[Dim::Known(2), Dim::Unknown]));
+        (g.inputs, g.outputs) = (vec![x], vec![y]);
+        let session = TractSession::new(&model, &[rows]).unwrap();
+        for n in [6, 8] {
+            let data: Vec<f32> = (0..n).map(|i| i as f32).collect();
+            let mut seen = vec![];
+            let outputs = session.run(&sample(&[n], &data), &mut |_, dims, x| {
+                seen.push((dims.to_vec(), x.to_vec()));
+                None
+            });
+            assert_eq!(outputs.unwrap()[0].dims(), [2, n / 2]);
+            assert_eq!(seen, [(vec![2, n / 2], data)]);
+        }
+        let plans = session.plans.lock().unwrap();
+        let made: Vec<bool> =
+            plans.recent.iter().map(|(_, slot)| matches!(slot.get(), Some(Ok(_)))).collect();
+        assert_eq!(made, [true, false, true], "for 6, for any number, for 8");
+    }
+
+    #[test]
     fn old_plans_make_room() {
         let mut plans = Plans::default();
-        let signature = |n| vec![(tract_onnx::prelude::DatumType::F32, vec![n])];
+        let signature = |n: usize| {
+            let array = tract_onnx::prelude::Tensor::zero::<f32>(&[n]).unwrap();
+            Signature::exact(&[array.into_tvalue()])
+        };
         let first = plans.slot(&signature(1));
         plans.slot(&signature(2));
         assert!(Arc::ptr_eq(&first, &plans.slot(&signature(1))), "kept");
