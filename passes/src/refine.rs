@@ -24,7 +24,7 @@ use crate::calibration::{Method, Range};
 use crate::config::Scheme;
 use crate::feedback::{Sequence, states};
 use crate::float_graph::FloatGraph;
-use crate::outputs::classes_only;
+use crate::outputs::{classes_only, kinds};
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::runner::Progress;
@@ -69,6 +69,8 @@ pub(crate) fn refine(
     let states = states(model);
     // Which class is best is all that scores are for; other numbers are used as they are.
     let classes = states.is_empty() && classes_only(model.main(), cx.config.class_axis);
+    // Rows of numbers for each sample, be they scores or an embedding: no single number decides.
+    let rows = classes || kinds(model.main(), cx.config.class_axis).iter().all(|k| k.classes().is_some());
     // What the plan does with rounded weights, where that is known.
     let mut with_weights = None;
     if auto || cx.config.effort > 2 {
@@ -80,9 +82,10 @@ pub(crate) fn refine(
             let roundings = simulator.roundings(plan);
             simulator.measure(rounded.as_ref(), samples, &|slot, _, data| round(&roundings, slot, data))
         };
+        let question = methods::Question { open: auto, rows, samples: numbers.len() };
         let (best, of_best);
         methods::Choice { steering, plan, errors: best, measured: of_best } =
-            methods::choose(cx, &draft, (steering, plan), auto, numbers.len(), &measured)?;
+            methods::choose(cx, &draft, (steering, plan), question, &measured)?;
         let expected = classes.then(|| simulator.expected_of(&of_best));
         with_weights = Some(knee::Measured::with(best.deviation(), expected));
         if cx.config.effort > 2 {
@@ -129,7 +132,7 @@ pub(crate) fn refine(
         bound.holds(m.deviation) && (enough || steady())
     };
     // What is enough with rounded weights, and not far from being enough to spare some, is enough.
-    let spare = to_spare(&steering);
+    let spare = to_spare(&steering, rows);
     let certain =
         |m: &knee::Measured| is_enough(m) && !(spare - OF_WEIGHTS..spare).contains(&m.deviation.sqnr());
     let measured = match with_weights.filter(certain) {
@@ -139,7 +142,7 @@ pub(crate) fn refine(
     if is_enough(&measured) {
         cx.steering = steering;
         if auto && measured.deviation.sqnr() >= spare {
-            widen(model, cx, &draft, &simulator)?;
+            widen(model, cx, &draft, &simulator, rows)?;
         }
         return Ok(());
     }
@@ -240,10 +243,11 @@ fn widen(
     cx: &mut PassCx<'_>,
     draft: &Draft<'_>,
     simulator: &Simulator<'_>,
+    rows: bool,
 ) -> Result<(), PassError> {
     let Some(wider) = widened(model.main(), &cx.steering) else { return Ok(()) };
     let sqnr = simulator.deviation(&draft.plan(cx, &wider, false))?.sqnr();
-    if sqnr >= to_spare(&wider) {
+    if sqnr >= to_spare(&wider, rows) {
         let percent = (MARGIN - 1.0) * 100.0;
         let than = match wider.ranges {
             Some((method, _)) if method != Method::MinMax => format!("{method} finds them"),
@@ -256,10 +260,10 @@ fn widen(
 }
 
 /// Signal to noise in dB, on samples, from which accuracy is given for safety. Ranges that clip were chosen by the samples,
-/// and fit them better than other data: they get their margin sooner.
-fn to_spare(steering: &Steering) -> f64 {
+/// and fit them better than other data: they get their margin sooner, but where outputs are `rows` as above.
+fn to_spare(steering: &Steering, rows: bool) -> f64 {
     match steering.ranges {
-        Some((method, _)) if method != Method::MinMax => knee::ENOUGH,
+        Some((method, _)) if method != Method::MinMax && !rows => knee::ENOUGH,
         _ => 40.0,
     }
 }
@@ -331,7 +335,8 @@ mod tests {
     fn ranges_that_clip_get_their_margin_sooner() {
         let by =
             |method| Steering { ranges: Some((method, ValueTable::new().into())), ..Steering::default() };
-        assert!(to_spare(&by(Method::Mse)) < to_spare(&by(Method::MinMax)));
+        assert!(to_spare(&by(Method::Mse), false) < to_spare(&by(Method::MinMax), false));
+        assert_eq!(to_spare(&by(Method::Mse), true), to_spare(&by(Method::MinMax), true));
     }
 
     #[test]

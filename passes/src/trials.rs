@@ -89,9 +89,12 @@ impl Trials {
 
     /// Those that decide on what was learnt from others, unless there are no others.
     pub(crate) fn held_back(&self, learnt_from: &[usize]) -> Vec<usize> {
-        let mut held_back = spread(self.samples, self.affordable(HELD_BACK), 0.5);
-        held_back.retain(|i| !learnt_from.contains(i));
-        if held_back.is_empty() { learnt_from.to_vec() } else { held_back }
+        let others: Vec<usize> = (0..self.samples).filter(|i| !learnt_from.contains(i)).collect();
+        if others.is_empty() {
+            return learnt_from.to_vec();
+        }
+        let chosen = spread(others.len(), self.affordable(HELD_BACK), 0.5);
+        chosen.into_iter().map(|i| others[i]).collect()
     }
 
     /// Those that plans are tried on first.
@@ -153,7 +156,12 @@ mod tests {
         let more = Trials { samples: 64, ..trials.clone() };
         assert_eq!(more.tried_on(), [0, 8, 16, 24, 32, 40, 48, 56]);
         let Split { learnt_from, held_back } = trials.split(4);
-        assert_eq!((learnt_from, held_back), (vec![0, 2, 5, 7], vec![4, 9]));
+        assert_eq!((learnt_from, held_back), (vec![0, 2, 5, 7], vec![1, 3, 4, 6, 8, 9]));
+        for learnt_from in 1..=64 {
+            let Split { learnt_from, held_back } = more.split(learnt_from);
+            assert_eq!(held_back.len(), *HELD_BACK.start(), "{learnt_from:?}");
+            assert!(held_back.iter().all(|i| !learnt_from.contains(i)), "{learnt_from:?} {held_back:?}");
+        }
         let one = Trials { samples: 1, ..trials }.split(4);
         assert_eq!((one.learnt_from, one.held_back), (vec![0], vec![0]));
     }

@@ -133,10 +133,6 @@ impl Subjects {
             if q.has_value(shown) && g.konst(v).is_none() {
                 let rounding = seen.and_then(|(_, r)| *r);
                 let scaled = scaled.value(model.main(), w).then(|| axis(g, v));
-                // In rows each number would be a channel of its own, of which samples tell too little.
-                if scaled.is_some() && g.ty(v).and_then(|t| t.shape()).is_none_or(|s| s.len() < 3) {
-                    continue;
-                }
                 found.push(Pair { float: v, quantized: shown, rounded: seen.is_some(), rounding, scaled });
             }
         }
@@ -318,13 +314,13 @@ impl Sessions<'_> {
             if x.dims != dims {
                 return None;
             }
-            Some(match &mut units[slot] {
-                None => x.data,
+            match &mut units[slot] {
+                None => Some(x.data),
                 Some(units) => {
                     units.learn(dims, &x.data, data);
                     units.scaled(dims, &x.data)
                 }
-            })
+            }
         })?;
         Ok(())
     }
@@ -336,11 +332,11 @@ impl Sessions<'_> {
         Error::between(&x, &y)
     }
 
-    /// A value of the float model in the units of the quantized one.
-    fn scaled(&self, slot: usize, exact: Exact) -> Vec<f32> {
+    /// A value of the float model in the units of the quantized one; `None` if these are not known.
+    fn scaled(&self, slot: usize, exact: Exact) -> Option<Vec<f32>> {
         match &self.units[slot] {
             Some(units) => units.scaled(&exact.dims, &exact.data),
-            None => exact.data,
+            None => Some(exact.data),
         }
     }
 
@@ -359,7 +355,7 @@ impl Sessions<'_> {
                 return None;
             }
             totals.local[slot] = self.error(slot, &exact[slot], data);
-            let exact = self.scaled(slot, std::mem::take(&mut exact[slot]));
+            let exact = self.scaled(slot, std::mem::take(&mut exact[slot]))?;
             if self.histograms {
                 totals.sketches[slot].observe(&exact);
             }

@@ -28,6 +28,8 @@ struct Channel {
     yy: f64,
 }
 
+/// Rank from which channels lie at places.
+const PLACES: usize = 3;
 /// Elements that are not zero from which a factor is believed: one of few small numbers is a matter of rounding.
 const ENOUGH: u32 = 8;
 /// Share of a channel that a fit must explain: the square of the cosine, or with an offset of the correlation.
@@ -91,20 +93,27 @@ impl Units {
         });
     }
 
+    /// Factor and offset of each channel, where they are known; of rows, whose numbers would each be a channel of its own,
+    /// samples tell too little.
     fn fits(&self, dims: &[usize]) -> Vec<Option<(f64, f64)>> {
         let channels = dims.get(self.axis).copied().unwrap_or(1);
-        (0..channels).map(|c| self.channels.get(c).and_then(Channel::fit)).collect()
+        let known = |c: usize| self.channels.get(c).filter(|_| dims.len() >= PLACES).and_then(Channel::fit);
+        (0..channels).map(known).collect()
     }
 
-    /// Numbers of the float model in the units of the quantized one. A channel that nothing is known of stays as it is.
-    pub(super) fn scaled(&self, dims: &[usize], x: &[f32]) -> Vec<f32> {
+    /// Numbers of the float model in the units of the quantized one; `None` if nothing is known of these. A channel that
+    /// nothing is known of stays as it is.
+    pub(super) fn scaled(&self, dims: &[usize], x: &[f32]) -> Option<Vec<f32>> {
         let fits = self.fits(dims);
+        if fits.iter().all(Option::is_none) {
+            return None;
+        }
         let mut out = x.to_vec();
         by_channel(self.axis, dims, |c, i| {
             let (factor, offset) = fits[c].unwrap_or((1.0, 0.0));
             out[i] = (f64::from(x[i]) * factor + offset) as f32;
         });
-        out
+        Some(out)
     }
 
     /// Both in the units of the float model, without the channels that nothing is known of.
@@ -173,17 +182,18 @@ mod tests {
         let mut units = Units::new(1);
         for _ in 0..3 {
             units.learn(&dims, &x, &y);
-            assert_eq!(units.scaled(&dims, &x), x, "so few numbers may be chance");
+            assert_eq!(units.scaled(&dims, &x), None, "so few numbers may be chance");
         }
         (3..32).for_each(|_| units.learn(&dims, &x, &y));
-        assert_eq!(units.scaled(&dims, &x), y);
+        assert_eq!(units.scaled(&dims, &x).unwrap(), y);
+        assert_eq!(units.scaled(&[1, 3], &x[..3]), None, "of rows");
         assert_eq!(units.in_float(&dims, &x, &y), (x[..4].to_vec(), x[..4].to_vec()));
         // Rounding is no offset.
         let (x, y) = ([1.0, 2.0, 3.0, 4.0], [1.1, 2.0, 3.1, 4.0]);
         let mut units = Units::new(1);
         units.learn(&[1, 1, 4], &x, &y);
         units.learn(&[1, 1, 4], &x, &y);
-        let found = units.scaled(&[1, 1, 4], &[10.0; 4]);
+        let found = units.scaled(&[1, 1, 4], &[10.0; 4]).unwrap();
         assert!((found[0] - 10.13).abs() < 0.01, "{found:?}");
     }
 

@@ -18,7 +18,7 @@ pub(super) const ENOUGH: f64 = 30.0;
 /// The share of the time of a run that a decibel is worth.
 const WORTH: f64 = 0.01;
 
-/// Plans that are simulated: those that look best by the errors of single values.
+/// Plans that are simulated at most: those that look best by the errors of single values.
 const TRIED: usize = 4;
 
 /// Powers of two that are tried as prices: from a microsecond to an hour for an error as large as the signal.
@@ -117,7 +117,11 @@ pub(super) fn price(
         .collect();
     candidates.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.total_cmp(&b.1)));
     let mut best = (least, None);
-    for (_, price, plan) in candidates.into_iter().take(TRIED) {
+    for (predicted, price, plan) in candidates.into_iter().take(TRIED) {
+        // What was found is as good as what is hoped for from here on.
+        if best.1.is_some() && best.0 >= predicted {
+            break;
+        }
         let found = Measured::of(simulator, &plan, measured.expected.is_some())?;
         let worth = found.worth(draft.costs(&plan).integer);
         if bound.holds(found.deviation) && worth > best.0 {

@@ -21,11 +21,11 @@ pub(crate) struct Errors {
 #[derive(Clone)]
 pub(crate) struct Measured {
     /// At each output, or what is compared in its place.
-    pub(super) differences: Vec<Error>,
+    pub(crate) differences: Vec<Error>,
     /// At the outputs themselves.
-    pub(super) sums: OutputErrors,
+    pub(crate) sums: OutputErrors,
     /// The outputs, if they are small.
-    pub(super) outputs: Vec<Tensor>,
+    pub(crate) outputs: Vec<Tensor>,
 }
 
 /// Energy in decibels, with a floor.

@@ -24,7 +24,7 @@ pub(super) fn escaped(text: &str) -> String {
 const STYLE: &str = "\
 body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;color:#222;background:#fff}\
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.15em .8em;text-align:right;border-bottom:1px solid #ddd}\
-td:first-child,th:first-child{text-align:left}svg{background:#fafafa;border:1px solid #ddd}\
+td:first-child,th:first-child{text-align:left}td:last-child{white-space:nowrap}svg{background:#fafafa;border:1px solid #ddd}\
 .figures{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0}figcaption{max-width:260px;overflow-wrap:anywhere;font-size:12px}\
 .local{stroke:#c0392b;fill:#c0392b}.accumulated{stroke:#2471a3;fill:#2471a3}.bar{fill:#7f8c8d}.range{stroke:#c0392b}\
 .axis{fill:#555;font-size:11px}.grid{stroke:#ddd}.integer{fill:#27ae60}.float{fill:#e67e22}.plain{fill:#bdc3c7}";
