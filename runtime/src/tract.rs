@@ -391,6 +391,18 @@ mod tests {
         assert_eq!(longest.len(), 14);
         (2..7).for_each(|n| assert_eq!(run(n), longest[..2 * n]));
         assert_eq!(session.plans.lock().unwrap().recent.len(), 1);
+        // So it does where values are changed.
+        let doubled = |n: usize| {
+            let data: Vec<f32> = (0..2 * n).map(|i| i as f32).collect();
+            let change = |_: usize, _: &[usize], x: &[f32]| Some(x.iter().map(|x| 2.0 * x).collect());
+            let mut changed = vec![];
+            let each = &mut |_: usize, outputs: Vec<Tensor>| changed = outputs[0].to_f32s();
+            session.run_each(&sample(&[n, 2], &data), &[vec![1]], &change, each).unwrap();
+            changed
+        };
+        assert_eq!(doubled(3), doubled(7)[..6]);
+        assert_ne!(doubled(3), longest[..6]);
+        assert_eq!(session.plans.lock().unwrap().recent.len(), 1);
         // A length of one is another matter: it is broadcast.
         assert_eq!(run(1), longest[..2]);
         assert_eq!(session.plans.lock().unwrap().recent.len(), 2);
