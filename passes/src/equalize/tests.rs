@@ -150,7 +150,7 @@ fn a_full_layer_is_scaled_less_than_a_depthwise_one() {
     let (r, q) = (value(&model, "r"), value(&model, "q"));
     let seen = [(r, ranges(&[5.0, 0.5, 0.5])), (q, ranges(&[5.0, 0.5, 0.5]))];
     let factors::Solution { factors, gain } = factors::solve(model.main(), &classes, &seen);
-    assert!(gain > 3.0, "{gain}");
+    assert!(gain > 2.0, "{gain}");
     // Channels that fill the range already have nothing to gain.
     let alike = [(r, ranges(&[5.0; 3])), (q, ranges(&[5.0; 3]))];
     let gain = factors::solve(model.main(), &classes, &alike).gain;
