@@ -38,6 +38,7 @@ use crate::trials::Split;
 use crate::weights::rounded;
 pub(crate) use absorb::absorb;
 use classes::{Channels, Classes};
+use factors::Solution;
 use ranges::Ranges;
 use squint_ir::execute::{Execute, Samples};
 use squint_ir::{Model, ValueId};
@@ -57,6 +58,9 @@ const LARGE: usize = 64 << 20;
 
 /// The scaled graph is kept if its error is smaller by so many decibels.
 const CLEARLY: f64 = 0.1;
+
+/// Decibels that factors must be expected to bring to be tried.
+const WORTH_TRYING: f64 = 0.5;
 
 /// What the stage found out.
 #[derive(Default)]
@@ -104,9 +108,18 @@ pub(crate) fn equalize<'e>(
         each: cx.config.method.depends_on_order(),
     };
     let (mut tally, seen) = watch.run(&float, &looked_at)?;
-    let factors = factors::solve(model.main(), &classes, &seen);
-    if factors.iter().all(|s| *s == 1.0) {
-        return Ok(Outcome { model: None, begun: Some((float, tally)) });
+    let Solution { factors, gain: expected } = factors::solve(model.main(), &classes, &seen);
+    let stays = |float, tally| Ok(Outcome { model: None, begun: Some((float, tally)) });
+    if factors.iter().all(|s| *s == 1.0) || expected < WORTH_TRYING {
+        return stays(float, tally);
+    }
+    let planned = |cx: &mut PassCx<'_>, model: &Model, tally: &Tally| {
+        cx.statistics = tally.clone().statistics(model, &observed);
+        Ok::<_, PassError>(Draft::new(model, cx)?.plan(cx, &Steering::default(), true))
+    };
+    let plan = planned(cx, model, &tally)?;
+    if plan.is_float() {
+        return stays(float, tally);
     }
     let mut scaled = apply::apply(model, &classes, &factors);
     let g = model.main();
@@ -115,16 +128,14 @@ pub(crate) fn equalize<'e>(
     let float_scaled = FloatGraph::for_trials(&scaled, &observed, executor, &cx.trials)?;
     let nothing = Watch { watched: &vec![None; watched.len()], ..watch };
     let (tally_of_scaled, _) = nothing.run(&float_scaled, &looked_at)?;
+    let plans = [plan, planned(cx, &scaled, &tally_of_scaled)?];
 
-    // Samples held back are run in float for their outputs. What they show of values besides counts if the graph stays.
+    // Samples held back are run in float for their outputs. What they show of values besides counts if the graph stays; no
+    // range knows of it here: of scaled channels many reach the end of the range, and what goes beyond shows what other
+    // data will do.
     let others: Vec<usize> = held_back.iter().copied().filter(|i| !tally.done().contains(i)).collect();
     let (tally_of_others, _) = nothing.run(&float, &others)?;
     let simulator = Simulator::on(model, &float, &observed, samples, &held_back, cx.config)?;
-    let mut planned = |model: &Model, tally: &Tally| {
-        cx.statistics = tally.clone().statistics(model, &observed);
-        Ok::<_, PassError>(Draft::new(model, cx)?.plan(cx, &Steering::default(), true))
-    };
-    let plans = [planned(model, &tally)?, planned(&scaled, &tally_of_scaled)?];
     let session = |(model, plan): (&Model, &QuantPlan)| prepare(&rounded(model, plan)?, &observed, executor);
     // Four layouts of the weights at once are too much where they are large: those that are not used are made again.
     let large =
@@ -145,7 +156,7 @@ pub(crate) fn equalize<'e>(
         Ok(Outcome { model: Some(scaled), begun: Some((float_scaled, tally_of_scaled)) })
     } else {
         tally.merge(&tally_of_others);
-        Ok(Outcome { model: None, begun: Some((float, tally)) })
+        stays(float, tally)
     }
 }
 

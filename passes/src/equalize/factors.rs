@@ -35,8 +35,16 @@ const LARGEST: f64 = 16.0;
 /// Ranges are clipped later, to about 0.7 of what was seen: the energy of noise is so much smaller.
 const CLIPPED: f64 = 0.5;
 
-/// The factor of each class, by its number. `observed` has what was seen of channels.
-pub(super) fn solve(g: &Graph, classes: &Classes, observed: &[(ValueId, Ranges)]) -> Vec<f64> {
+/// Factors, and what they are expected to bring.
+pub(super) struct Solution {
+    /// The factor of each class, by its number.
+    pub(super) factors: Vec<f64>,
+    /// Decibels less noise at the results of contractions, in the mean of their shares of noise.
+    pub(super) gain: f64,
+}
+
+/// The best factors. `observed` has what was seen of channels.
+pub(super) fn solve(g: &Graph, classes: &Classes, observed: &[(ValueId, Ranges)]) -> Solution {
     let mut seen = ValueTable::new();
     for (v, r) in observed {
         seen.insert(*v, r);
@@ -47,7 +55,9 @@ pub(super) fn solve(g: &Graph, classes: &Classes, observed: &[(ValueId, Ranges)]
     for _ in 0..ROUNDS {
         factors = round(classes, observed, &readers, &caps, &factors);
     }
-    factors
+    let with = |factors: &[f64]| noise(&widths(classes, observed, factors), &readers, factors);
+    let (before, after) = (with(&vec![1.0; classes.len()]), with(&factors));
+    Solution { factors, gain: 10.0 * (before / after).log10() }
 }
 
 /// A contraction that reads a value whose channels were seen.
@@ -74,6 +84,18 @@ fn readers<'g>(g: &'g Graph, classes: &Classes, seen: &ValueTable<&Ranges>) -> V
 }
 
 impl Reader<'_> {
+    /// The noise of each channel.
+    fn noise(&self, Width { width, ids, seen }: &Width<'_>, factors: &[f64]) -> Vec<Noise> {
+        let steps = self.steps(ids, factors);
+        let count = seen.count.max(1) as f64;
+        let of_channel = |c: usize| Noise {
+            of_data: (width / 255.0).powi(2) * self.gains[c] * seen.filled[c] as f64 / count,
+            of_weights: steps.as_ref().map_or(0.0, |steps| steps[c] * seen.energy[c] / count),
+            signal: self.gains[c] * seen.energy[c] / count,
+        };
+        (0..ids.len()).map(of_channel).collect()
+    }
+
     /// Squared steps of the weights of each result, summed over the results that an input channel is part
     /// of; `None` where the step follows the channel's factor.
     fn steps(&self, ids: &[usize], factors: &[f64]) -> Option<Vec<f64>> {
@@ -85,6 +107,61 @@ impl Reader<'_> {
         let squares: Vec<f64> = largest.iter().map(|largest| (largest / 127.0).powi(2)).collect();
         Some(self.coordinates.of_outputs(&squares))
     }
+}
+
+/// The range of a value whose channels are scaled.
+struct Width<'a> {
+    width: f64,
+    /// Classes of the channels.
+    ids: Vec<usize>,
+    seen: &'a Ranges,
+}
+
+/// The largest numbers on both sides of zero, with factors.
+fn sides(ids: &[usize], r: &Ranges, factors: &[f64]) -> (f64, f64) {
+    let largest = |side: &dyn Fn(usize) -> f32| {
+        ids.iter().enumerate().map(|(c, id)| f64::from(side(c)) * factors[*id]).fold(0.0, f64::max)
+    };
+    (largest(&|c| r.hi[c]), largest(&|c| -r.lo[c]))
+}
+
+/// The ranges of values, with factors.
+fn widths<'a>(
+    classes: &Classes,
+    observed: &'a [(ValueId, Ranges)],
+    factors: &[f64],
+) -> ValueTable<Width<'a>> {
+    let mut widths = ValueTable::new();
+    for (v, seen) in observed {
+        let Some(Channels { ids, .. }) = classes.of(*v) else { continue };
+        let ids: Vec<usize> = ids.iter().map(|id| classes.class(*id)).collect();
+        let (hi, lo) = sides(&ids, seen, factors);
+        widths.insert(*v, Width { width: hi + lo, ids, seen });
+    }
+    widths
+}
+
+/// What comes of a channel at the results of a contraction: the energy of its noise, by twelve, before it is divided or
+/// multiplied by the squared factor.
+struct Noise {
+    of_data: f64,
+    of_weights: f64,
+    signal: f64,
+}
+
+/// The noise of all readers, each as a share of its signal.
+fn noise(widths: &ValueTable<Width<'_>>, readers: &[Reader<'_>], factors: &[f64]) -> f64 {
+    let share = |reader: &Reader<'_>| {
+        let width = widths.get(reader.value)?;
+        let (mut noise, mut signal) = (0.0, 0.0);
+        for (id, n) in width.ids.iter().zip(reader.noise(width, factors)) {
+            let square = factors[*id].powi(2);
+            noise += CLIPPED * n.of_data / square + n.of_weights * square;
+            signal += n.signal;
+        }
+        (signal > 0.0).then_some(noise / signal)
+    };
+    readers.iter().filter_map(share).sum()
 }
 
 /// The largest factor of each class that keeps every Clip from clipping more than it does, infinite where
@@ -125,14 +202,10 @@ fn round(
 ) -> Vec<f64> {
     let mut bounds = caps.to_vec();
     let mut alive = vec![false; factors.len()];
-    let mut widths: ValueTable<(f64, Vec<usize>, &Ranges)> = ValueTable::new();
     for (v, r) in observed {
         let Some(Channels { ids, .. }) = classes.of(*v) else { continue };
         let ids: Vec<usize> = ids.iter().map(|id| classes.class(*id)).collect();
-        let largest = |side: &dyn Fn(usize) -> f32| {
-            ids.iter().enumerate().map(|(c, id)| f64::from(side(c)) * factors[*id]).fold(0.0, f64::max)
-        };
-        let (hi, lo) = (largest(&|c| r.hi[c]), largest(&|c| -r.lo[c]));
+        let (hi, lo) = sides(&ids, r, factors);
         for (c, id) in ids.iter().enumerate() {
             for (all, one) in [(hi, r.hi[c]), (lo, -r.lo[c])] {
                 if one > 0.0 {
@@ -141,18 +214,14 @@ fn round(
                 }
             }
         }
-        widths.insert(*v, (hi + lo, ids, r));
     }
+    let widths = widths(classes, observed, factors);
     let (mut of_data, mut of_weights) = (vec![0f64; factors.len()], vec![0f64; factors.len()]);
     for reader in readers {
-        let Some((width, ids, r)) = widths.get(reader.value) else { continue };
-        let steps = reader.steps(ids, factors);
-        for (c, id) in ids.iter().enumerate() {
-            let filled = r.filled[c] as f64 / r.count.max(1) as f64;
-            of_data[*id] += (width / 255.0).powi(2) * reader.gains[c] * filled;
-            if let Some(steps) = &steps {
-                of_weights[*id] += steps[c] * r.energy[c] / r.count.max(1) as f64;
-            }
+        let Some(width) = widths.get(reader.value) else { continue };
+        for (id, noise) in width.ids.iter().zip(reader.noise(width, factors)) {
+            of_data[*id] += noise.of_data;
+            of_weights[*id] += noise.of_weights;
         }
     }
     let factor = |class: usize| {

@@ -134,13 +134,13 @@ fn channels_fill_the_range_but_no_clip() {
     let (model, classes) = classes(CLIPPED);
     let r = value(&model, "r");
     // One channel reaches the bound, one stays far below, one is dead.
-    let factors = factors::solve(model.main(), &classes, &[(r, ranges(&[6.0, 1.0, 0.0]))]);
+    let factors = factors::solve(model.main(), &classes, &[(r, ranges(&[6.0, 1.0, 0.0]))]).factors;
     let at = |c: usize| factors[of(&model, &classes, "r")[c]];
     assert_eq!((at(0), at(2)), (1.0, 1.0));
     assert!((at(1) - 6.0 / 1.05).abs() < 1e-4, "{}", at(1));
     // Nothing is known of a Clip that was not watched.
     let q = value(&model, "q");
-    let factors = factors::solve(model.main(), &classes, &[(q, ranges(&[1.0, 2.0, 4.0]))]);
+    let factors = factors::solve(model.main(), &classes, &[(q, ranges(&[1.0, 2.0, 4.0]))]).factors;
     assert!(of(&model, &classes, "r").iter().all(|c| factors[*c] == 1.0));
 }
 
@@ -149,7 +149,12 @@ fn a_full_layer_is_scaled_less_than_a_depthwise_one() {
     let (model, classes) = classes(CLIPPED);
     let (r, q) = (value(&model, "r"), value(&model, "q"));
     let seen = [(r, ranges(&[5.0, 0.5, 0.5])), (q, ranges(&[5.0, 0.5, 0.5]))];
-    let factors = factors::solve(model.main(), &classes, &seen);
+    let factors::Solution { factors, gain } = factors::solve(model.main(), &classes, &seen);
+    assert!(gain > 2.0, "{gain}");
+    // Channels that fill the range already have nothing to gain.
+    let alike = [(r, ranges(&[5.0; 3])), (q, ranges(&[5.0; 3]))];
+    let gain = factors::solve(model.main(), &classes, &alike).gain;
+    assert!(gain.abs() < 0.5, "{gain}");
     let at = |name: &str| factors[of(&model, &classes, name)[1]] / factors[of(&model, &classes, name)[0]];
     assert!(at("r") > 9.0, "{}", at("r"));
     assert!(at("q") > 1.0 && at("q") < at("r"), "{}", at("q"));
@@ -219,7 +224,7 @@ fn an_outlier_is_moved_into_the_weight() {
     let (model, classes) = classes(SMOOTHED);
     let n = value(&model, "n");
     // The third channel is fifty times as loud as the others, which are left with five levels of 256.
-    let factors = factors::solve(model.main(), &classes, &[(n, ranges(&[1.0, 1.0, 50.0, 1.0]))]);
+    let factors = factors::solve(model.main(), &classes, &[(n, ranges(&[1.0, 1.0, 50.0, 1.0]))]).factors;
     let at = |c: usize| factors[of(&model, &classes, "n")[c]];
     let loud = at(2);
     for c in [0, 1, 3] {
