@@ -60,7 +60,7 @@ const LARGE: usize = 64 << 20;
 const CLEARLY: f64 = 0.1;
 
 /// Decibels that factors must be expected to bring to be tried.
-const WORTH_TRYING: f64 = 0.5;
+const WORTH_TRYING: f64 = 0.25;
 
 /// What the stage found out.
 #[derive(Default)]
@@ -108,9 +108,9 @@ pub(crate) fn equalize<'e>(
         each: cx.config.method.depends_on_order(),
     };
     let (mut tally, seen) = watch.run(&float, &looked_at)?;
-    let Solution { factors, gain: expected } = factors::solve(model.main(), &classes, &seen);
+    let Solution { factors, gain } = factors::solve(model.main(), &classes, &seen);
     let stays = |float, tally| Ok(Outcome { model: None, begun: Some((float, tally)) });
-    if factors.iter().all(|s| *s == 1.0) || expected < WORTH_TRYING {
+    if factors.iter().all(|s| *s == 1.0) || gain < WORTH_TRYING {
         return stays(float, tally);
     }
     let planned = |cx: &mut PassCx<'_>, model: &Model, tally: &Tally| {
