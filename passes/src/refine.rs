@@ -24,7 +24,7 @@ use crate::calibration::{Method, Range};
 use crate::config::Scheme;
 use crate::feedback::{Sequence, states};
 use crate::float_graph::FloatGraph;
-use crate::outputs::{classes_only, kinds};
+use crate::outputs::classes_only;
 use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::runner::Progress;
@@ -69,8 +69,8 @@ pub(crate) fn refine(
     let states = states(model);
     // Which class is best is all that scores are for; other numbers are used as they are.
     let classes = states.is_empty() && classes_only(model.main(), cx.config.class_axis);
-    // Rows of numbers for each sample, be they scores or an embedding: no single number decides.
-    let rows = classes || kinds(model.main(), cx.config.class_axis).iter().all(|k| k.classes().is_some());
+    // Scores or embeddings: no single number decides.
+    let rows = simulator.kinds().iter().all(|k| k.classes().is_some());
     // What the plan does with rounded weights, where that is known.
     let mut with_weights = None;
     if auto || cx.config.effort > 2 {
@@ -260,7 +260,8 @@ fn widen(
 }
 
 /// Signal to noise in dB, on samples, from which accuracy is given for safety. Ranges that clip were chosen by the samples,
-/// and fit them better than other data: they get their margin sooner, but where outputs are `rows` as above.
+/// and fit them better than other data: they get their margin sooner, but where outputs are
+/// [rows](methods::Question::rows).
 fn to_spare(steering: &Steering, rows: bool) -> f64 {
     match steering.ranges {
         Some((method, _)) if method != Method::MinMax && !rows => knee::ENOUGH,

@@ -100,6 +100,11 @@ impl<'a> Simulator<'a> {
         Ok(Simulator { float, observed, samples, references, tapped, kinds, pool })
     }
 
+    /// What the outputs are, in their order.
+    pub(crate) fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
     /// What a plan does.
     ///
     /// # Errors

@@ -28,8 +28,8 @@ struct Channel {
     yy: f64,
 }
 
-/// Rank from which channels lie at places.
-const PLACES: usize = 3;
+/// Rank of rows, which have no axis behind that of their channels.
+const ROWS: usize = 2;
 /// Elements that are not zero from which a factor is believed: one of few small numbers is a matter of rounding.
 const ENOUGH: u32 = 8;
 /// Share of a channel that a fit must explain: the square of the cosine, or with an offset of the correlation.
@@ -97,7 +97,7 @@ impl Units {
     /// samples tell too little.
     fn fits(&self, dims: &[usize]) -> Vec<Option<(f64, f64)>> {
         let channels = dims.get(self.axis).copied().unwrap_or(1);
-        let known = |c: usize| self.channels.get(c).filter(|_| dims.len() >= PLACES).and_then(Channel::fit);
+        let known = |c: usize| self.channels.get(c).filter(|_| dims.len() > ROWS).and_then(Channel::fit);
         (0..channels).map(known).collect()
     }
 

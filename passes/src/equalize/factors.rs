@@ -39,7 +39,8 @@ const CLIPPED: f64 = 0.5;
 pub(super) struct Solution {
     /// The factor of each class, by its number.
     pub(super) factors: Vec<f64>,
-    /// Decibels less noise at the results of contractions, in the mean of their shares of noise.
+    /// Decibels less noise at the results of contractions, in the mean of their shares of noise; not a number where no
+    /// contraction tells.
     pub(super) gain: f64,
 }
 
@@ -85,11 +86,11 @@ fn readers<'g>(g: &'g Graph, classes: &Classes, seen: &ValueTable<&Ranges>) -> V
 
 impl Reader<'_> {
     /// The noise of each channel.
-    fn noise(&self, Width { width, ids, seen }: &Width<'_>, factors: &[f64]) -> Vec<Noise> {
+    fn noise(&self, Width { hi, lo, ids, seen }: &Width<'_>, factors: &[f64]) -> Vec<Noise> {
         let steps = self.steps(ids, factors);
         let count = seen.count.max(1) as f64;
         let of_channel = |c: usize| Noise {
-            of_data: (width / 255.0).powi(2) * self.gains[c] * seen.filled[c] as f64 / count,
+            of_data: ((hi + lo) / 255.0).powi(2) * self.gains[c] * seen.filled[c] as f64 / count,
             of_weights: steps.as_ref().map_or(0.0, |steps| steps[c] * seen.energy[c] / count),
             signal: self.gains[c] * seen.energy[c] / count,
         };
@@ -109,23 +110,16 @@ impl Reader<'_> {
     }
 }
 
-/// The range of a value whose channels are scaled.
+/// How far a value reaches on both sides of zero, its channels scaled.
 struct Width<'a> {
-    width: f64,
+    hi: f64,
+    lo: f64,
     /// Classes of the channels.
     ids: Vec<usize>,
     seen: &'a Ranges,
 }
 
-/// The largest numbers on both sides of zero, with factors.
-fn sides(ids: &[usize], r: &Ranges, factors: &[f64]) -> (f64, f64) {
-    let largest = |side: &dyn Fn(usize) -> f32| {
-        ids.iter().enumerate().map(|(c, id)| f64::from(side(c)) * factors[*id]).fold(0.0, f64::max)
-    };
-    (largest(&|c| r.hi[c]), largest(&|c| -r.lo[c]))
-}
-
-/// The ranges of values, with factors.
+/// The widths of values, with factors.
 fn widths<'a>(
     classes: &Classes,
     observed: &'a [(ValueId, Ranges)],
@@ -135,8 +129,11 @@ fn widths<'a>(
     for (v, seen) in observed {
         let Some(Channels { ids, .. }) = classes.of(*v) else { continue };
         let ids: Vec<usize> = ids.iter().map(|id| classes.class(*id)).collect();
-        let (hi, lo) = sides(&ids, seen, factors);
-        widths.insert(*v, Width { width: hi + lo, ids, seen });
+        let largest = |side: &dyn Fn(usize) -> f32| {
+            ids.iter().enumerate().map(|(c, id)| f64::from(side(c)) * factors[*id]).fold(0.0, f64::max)
+        };
+        let (hi, lo) = (largest(&|c| seen.hi[c]), largest(&|c| -seen.lo[c]));
+        widths.insert(*v, Width { hi, lo, ids, seen });
     }
     widths
 }
@@ -202,12 +199,10 @@ fn round(
 ) -> Vec<f64> {
     let mut bounds = caps.to_vec();
     let mut alive = vec![false; factors.len()];
-    for (v, r) in observed {
-        let Some(Channels { ids, .. }) = classes.of(*v) else { continue };
-        let ids: Vec<usize> = ids.iter().map(|id| classes.class(*id)).collect();
-        let (hi, lo) = sides(&ids, r, factors);
+    let widths = widths(classes, observed, factors);
+    for (_, Width { hi, lo, ids, seen }) in widths.iter() {
         for (c, id) in ids.iter().enumerate() {
-            for (all, one) in [(hi, r.hi[c]), (lo, -r.lo[c])] {
+            for (all, one) in [(hi, seen.hi[c]), (lo, -seen.lo[c])] {
                 if one > 0.0 {
                     bounds[*id] = bounds[*id].min(all / f64::from(one));
                     alive[*id] = true;
@@ -215,7 +210,6 @@ fn round(
             }
         }
     }
-    let widths = widths(classes, observed, factors);
     let (mut of_data, mut of_weights) = (vec![0f64; factors.len()], vec![0f64; factors.len()]);
     for reader in readers {
         let Some(width) = widths.get(reader.value) else { continue };

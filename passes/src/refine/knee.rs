@@ -118,8 +118,8 @@ pub(super) fn price(
     candidates.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.total_cmp(&b.1)));
     let mut best = (least, None);
     for (predicted, price, plan) in candidates.into_iter().take(TRIED) {
-        // What was found is as good as what is hoped for from here on.
-        if best.1.is_some() && best.0 >= predicted {
+        // What was found is as good as what is hoped for from here on; at first all hope for more than the least.
+        if best.0 >= predicted {
             break;
         }
         let found = Measured::of(simulator, &plan, measured.expected.is_some())?;
