@@ -29,7 +29,6 @@ use crate::pass::{PassCx, PassError};
 use crate::plan::{Draft, OpPlan, QuantPlan, Steering};
 use crate::runner::Progress;
 use crate::simulate::{Deviation, Simulator, round};
-use crate::trials::spread;
 use crate::weights::rounded;
 use squint_ir::execute::{Execute, Samples};
 use squint_ir::{Graph, Model, ValueId, ValueTable};
@@ -94,9 +93,8 @@ pub(crate) fn refine(
             let mut order: Vec<(ValueId, f64)> = alone.iter().map(|(v, error)| (v, *error)).collect();
             order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
             let order: Vec<ValueId> = order.into_iter().map(|(v, _)| v).collect();
-            let mut held_back = spread(samples.len(), numbers.len(), 0.5);
-            held_back.retain(|i| !numbers.contains(i));
-            let others = match held_back.is_empty() {
+            let held_back = cx.trials.held_back(&numbers);
+            let others = match held_back == numbers {
                 true => None,
                 false => Some(Simulator::on(model, session, &observed, samples, &held_back, cx.config)?),
             };
@@ -146,10 +144,15 @@ pub(crate) fn refine(
         }
         return Ok(());
     }
-    // So few samples may mislead: more are asked before speed is given up.
-    let numbers = cx.trials.decided_on();
-    let simulator = Simulator::on(model, session, &observed, samples, &numbers, cx.config)?;
-    let measured = knee::Measured::of(&simulator, &plan, classes)?;
+    // Very few samples may mislead: more are asked before speed is given up.
+    let decide = cx.trials.decided_on();
+    let (simulator, measured) = if decide == numbers {
+        (simulator, measured)
+    } else {
+        let simulator = Simulator::on(model, session, &observed, samples, &decide, cx.config)?;
+        let measured = knee::Measured::of(&simulator, &plan, classes)?;
+        (simulator, measured)
+    };
     let deviation = measured.deviation;
     let held = bound.holds(deviation);
     if !is_enough(&measured) {
@@ -188,7 +191,7 @@ pub(crate) fn refine(
         let had = format!(
             "with all in integers that pays, the outputs had {before:.1} dB and {:.1} % other classes on {} samples",
             deviation.flips.max(measured.flips()) * 100.0,
-            numbers.len()
+            decide.len()
         );
         if !held {
             let bound = format!("(bound: {wanted:.1} dB, {:.1} %)", flips * 100.0);

@@ -40,7 +40,7 @@ const TRIED_ON: RangeInclusive<usize> = 4..=24;
 const OF_MANY: usize = 8;
 const QUARTER: usize = 4;
 
-/// Samples that decide whether operators go back to float.
+/// Samples that decide whether operators go back to float, at least.
 const DECIDED_ON: usize = 8;
 
 /// Elements that the samples of a comparison may have together, if they are not too few then.
@@ -103,9 +103,10 @@ impl Trials {
         spread(self.samples, self.affordable(least..=*TRIED_ON.end()), 0.0)
     }
 
-    /// Those that decide whether operators go back to float.
+    /// Those that decide whether operators go back to float: those that plans are tried on, unless they are too few.
     pub(crate) fn decided_on(&self) -> Vec<usize> {
-        spread(self.samples, self.fewer(DECIDED_ON), 0.0)
+        let (tried_on, least) = (self.tried_on(), self.fewer(DECIDED_ON));
+        if tried_on.len() < least { spread(self.samples, least, 0.0) } else { tried_on }
     }
 
     /// Those whose outputs are kept although no plan is tried on them, if outputs of so many elements are small: they tell
