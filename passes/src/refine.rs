@@ -94,10 +94,9 @@ pub(crate) fn refine(
             order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
             let order: Vec<ValueId> = order.into_iter().map(|(v, _)| v).collect();
             let held_back = cx.trials.held_back(&numbers);
-            let others = match held_back == numbers {
-                true => None,
-                false => Some(Simulator::on(model, session, &observed, samples, &held_back, cx.config)?),
-            };
+            let others = (held_back != numbers)
+                .then(|| Simulator::on(model, session, &observed, samples, &held_back, cx.config))
+                .transpose()?;
             let others = others.as_ref().map(|s| |plan: &QuantPlan| s.errors_in(rounded.as_ref(), plan));
             let bench = each::Bench {
                 draft: &draft,
